@@ -1,1 +1,34 @@
-"""To be filled."""
+"""Runs on the disk: parts, atomic commits, resumption, verification.
+
+Opening a run imports numpy alone; pyarrow joins when the rows table is read, torch never.
+"""
+
+from fc7.engine.store.array import PartedArray
+from fc7.engine.store.job import Arrays, Fold, Map, Output, Stage
+from fc7.engine.store.part import DEFAULT_PART_ROWS, Part, plan_parts
+from fc7.engine.store.run import Job, Run, open_store
+from fc7.engine.store.runner import Progress, Report, Summary, run_fold, run_map, run_stage
+from fc7.engine.store.verify import Damage, verify
+
+__all__ = [
+    "DEFAULT_PART_ROWS",
+    "Arrays",
+    "Damage",
+    "Fold",
+    "Job",
+    "Map",
+    "Output",
+    "Part",
+    "PartedArray",
+    "Progress",
+    "Report",
+    "Run",
+    "Stage",
+    "Summary",
+    "open_store",
+    "plan_parts",
+    "run_fold",
+    "run_map",
+    "run_stage",
+    "verify",
+]

@@ -1,0 +1,102 @@
+"""Files and folders that exist whole or not at all.
+
+Everything is first written under a hidden temporary name that holds a uuid, flushed to the disk,
+renamed, and the folder that holds the name is flushed too (a rename alone can be lost on a crash).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_BLOCK_BYTES = 1 << 20
+# Another process may be building the same folder now; one that died left its own behind.
+_STALE_SECONDS = 24 * 3600
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a fresh hidden name in the folder of `path`: `.NAME.UUID.tmp`."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_file(path: Path) -> None:
+    """Make the bytes of `path` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flush `temporary`, give it its final name, and make the name durable."""
+    flush_file(temporary)
+    os.replace(temporary, path)
+    flush_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON at `path`, whole or not at all."""
+    temporary = temporary_beside(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder that takes the place of `path` when the block succeeds.
+
+    An older folder at `path` is removed only after its successor is complete on the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
+    temporary = temporary_beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            flush_folder(file) if file.is_dir() else flush_file(file)
+        flush_folder(temporary)
+        retired = temporary_beside(path)
+        if path.exists():
+            os.rename(path, retired)
+        os.rename(temporary, path)
+        flush_folder(path.parent)
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_stale(folder: Path, final_name: str) -> None:
+    """Remove what an interrupted writer of `folder / final_name` left behind."""
+    for leftover in folder.glob(f".{final_name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

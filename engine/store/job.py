@@ -1,0 +1,111 @@
+"""The three kinds of job: what fc7 computes, without a word about files.
+
+- A `Map` turns rows into named arrays, a part at a time: extraction, occlusion, class images.
+- A `Fold` turns the arrays of each part into a small state, merged in part order: top-k, moments.
+- A `Stage` fills one folder, committed as a whole: an index, a projection.
+
+A job states its name, its fingerprint and its outputs, and computes. The runner
+(`fc7.engine.store.runner`) plans parts, commits, resumes, verifies and reports progress.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Named arrays, one name an output."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One named array of a job: `shape` and `dtype` of a single row.
+
+    `attributes` is any JSON that readers of the run need, such as the layer behind the array.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes that one row takes on the disk."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+class Row(Protocol):
+    """What a map is fed: a row's number, and whatever its own `rows` attached to it."""
+
+    @property
+    def number(self) -> int:
+        """The row's number in the source."""
+
+    @property
+    def bad(self) -> Exception | None:
+        """Why the row has no data, an error with a `status`; None for a good row."""
+
+
+class RowStream(Protocol):
+    """Rows on their way to a map, with the seconds spent on them so far."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield rows in the order they were asked for."""
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds by kind of work, such as read and decode, summed over threads."""
+
+
+class Map(Protocol):
+    """Rows in, arrays out."""
+
+    name: str
+    outputs: Sequence[Output]
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that the arrays depend on, as JSON."""
+
+    def rows(self, numbers: Iterable[int]) -> RowStream:
+        """Start reading the rows of these numbers, ahead of their use."""
+
+    def run(self, rows: Iterator[Any]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
+        """Yield (row numbers (B,), arrays (B, ...)) until the iterator of good rows ends.
+
+        Any order and any B will do; each row is yielded once. Bad rows never come here.
+        """
+
+
+class Fold(Protocol):
+    """Arrays of a part in, a small state out; states merge into one result."""
+
+    name: str
+    inputs: Sequence[str]
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything beyond its inputs that the result depends on, as JSON."""
+
+    def part(self, rows: NDArray[np.int64], arrays: Arrays) -> Arrays:
+        """Return the state of one part: `rows` are its good rows, `arrays` theirs."""
+
+    def merge(self, state: Arrays, later: Arrays) -> Arrays:
+        """Merge a state with that of later rows."""
+
+    def finish(self, state: Arrays) -> Arrays:
+        """Turn the last state into the result's arrays."""
+
+
+class Stage(Protocol):
+    """One folder, built as a whole."""
+
+    name: str
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that the files depend on, as JSON."""
+
+    def build(self, folder: Path) -> Mapping[str, Any]:
+        """Fill the empty folder; return a JSON summary of what was made."""

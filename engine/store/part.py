@@ -1,0 +1,226 @@
+"""Parts: the unit of work, of commitment and of resumption.
+
+A part is a fixed range of rows. Its arrays are npy files, `jobs/JOB/OUTPUT/part-000007.npy`,
+written with plain writes (memory maps write two to five times slower) under temporary names. The
+commit record `jobs/JOB/commits/part-000007.json` is written last: with it the part exists, without
+it nothing of the part does.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fc7.engine.errors import StoreError
+from fc7.engine.store.atomic import (
+    publish,
+    remove_stale,
+    sha256_file,
+    temporary_beside,
+    write_json,
+)
+from numpy.typing import NDArray
+
+DEFAULT_PART_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `start` to `stop` (exclusive) of the source, number `index` of the plan."""
+
+    index: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def name(self) -> str:
+        """The stem of the part's file names; six digits or more, so names sort as numbers do."""
+        return f"part-{self.index:06d}"
+
+
+def plan_parts(rows: int, part_rows: int = DEFAULT_PART_ROWS) -> list[Part]:
+    """Cut `rows` rows into parts of `part_rows`; the last one may be shorter."""
+    return [
+        Part(index, start, min(start + part_rows, rows))
+        for index, start in enumerate(range(0, rows, part_rows))
+    ]
+
+
+def record_path(job_folder: Path, part: Part) -> Path:
+    """Return where the commit record of `part` is, or will be."""
+    return job_folder / "commits" / f"{part.name}.json"
+
+
+def array_path(job_folder: Path, output: str, part: Part) -> Path:
+    """Return where the npy file of one output of `part` is, or will be."""
+    return job_folder / output / f"{part.name}.npy"
+
+
+class PartWriter:
+    """Writes the arrays of one part and commits them together.
+
+    Args:
+        job_folder: the job's folder in the run.
+        part: which part.
+        arrays: shape and dtype of each whole array. Elements never written stay zero.
+
+    Nothing is visible under a final name before `commit`.
+    """
+
+    def __init__(
+        self, job_folder: Path, part: Part, arrays: Mapping[str, tuple[tuple[int, ...], str]]
+    ) -> None:
+        self._folder, self._part = job_folder, part
+        self._files: dict[str, _ArrayFile] = {}
+        (job_folder / "commits").mkdir(parents=True, exist_ok=True)
+        remove_stale(job_folder / "commits", f"{part.name}.json")
+        try:
+            for name, (shape, dtype) in arrays.items():
+                path = array_path(job_folder, name, part)
+                path.parent.mkdir(exist_ok=True)
+                remove_stale(path.parent, path.name)
+                self._files[name] = _ArrayFile(path, shape, np.dtype(dtype))
+        except OSError:
+            self.discard()
+            raise
+
+    def write(self, name: str, places: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Write `values` (B, ...), already in the array's dtype, at these first indices (B,)."""
+        self._files[name].write(places, values)
+
+    def commit(self, fingerprint_digest: str, notes: Mapping[str, Any]) -> None:
+        """Publish every array, then the record with sizes, shapes and checksums."""
+        record = record_path(self._folder, self._part)
+        if record.exists():  # another process was faster; what is committed is never touched
+            self.discard()
+            return
+        files = {name: file.publish() for name, file in self._files.items()}
+        write_json(
+            record,
+            {
+                "part": self._part.index,
+                "start": self._part.start,
+                "stop": self._part.stop,
+                "fingerprint": fingerprint_digest,
+                "files": files,
+                **notes,
+            },
+        )
+
+    def discard(self) -> None:
+        """Remove what was written and not committed."""
+        for file in self._files.values():
+            file.discard()
+
+
+class _ArrayFile:
+    """One npy file under a temporary name, filled by rows."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._path, self._shape, self._dtype = path, shape, dtype
+        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._temporary = temporary_beside(path)
+        with self._temporary.open("wb") as file:
+            header = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            np.lib.format.write_array_header_1_0(file, header)
+            self._header_bytes = file.tell()
+        self._descriptor = os.open(self._temporary, os.O_WRONLY)
+        os.ftruncate(self._descriptor, self._header_bytes + shape[0] * self._row_bytes)
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        values = np.ascontiguousarray(values)
+        if values.dtype != self._dtype or values.shape != (len(rows), *self._shape[1:]):
+            raise ValueError(
+                f"{self._path.parent.name}: got {values.dtype} {values.shape}, expected "
+                f"{self._dtype} {(len(rows), *self._shape[1:])}"
+            )
+        # One write per run of consecutive rows; a job that keeps the order needs a single one.
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        for chunk in np.split(np.arange(len(rows)), breaks):
+            if len(chunk) and self._row_bytes:
+                block = memoryview(values[chunk[0] : chunk[-1] + 1]).cast("B")
+                self._write_all(block, self._header_bytes + int(rows[chunk[0]]) * self._row_bytes)
+
+    def _write_all(self, block: memoryview, offset: int) -> None:
+        while block:
+            written = os.pwrite(self._descriptor, block, offset)
+            block, offset = block[written:], offset + written
+
+    def publish(self) -> dict[str, Any]:
+        os.close(self._descriptor)
+        self._descriptor = -1
+        entry = {
+            "bytes": self._temporary.stat().st_size,
+            "sha256": sha256_file(self._temporary),
+            "shape": list(self._shape),
+            "dtype": self._dtype.name,
+        }
+        publish(self._temporary, self._path)
+        return entry
+
+    def discard(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._temporary.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a commit record; raise StoreError when it is not one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        record["files"], record["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is not a commit record ({error}); delete it to have the part made again"
+        ) from error
+    return dict(record)
+
+
+def is_committed(job_folder: Path, part: Part, fingerprint_digest: str) -> bool:
+    """Say whether `part` is committed: by its record and the sizes of its files.
+
+    Checksums are for `verify`: reading every byte would make resuming as slow as reading the run.
+    A part with a record whose file is missing or has another size counts as not committed, and
+    its record is removed so that it is made again. A record of another job raises StoreError.
+    """
+    path = record_path(job_folder, part)
+    if not path.exists():
+        return False
+    record = read_record(path)
+    if record["fingerprint"] != fingerprint_digest:
+        raise StoreError(
+            f"{path} was committed by another job ({record['fingerprint'][:8]}, this one is "
+            f"{fingerprint_digest[:8]}); use a new folder"
+        )
+    for name, entry in record["files"].items():
+        file = array_path(job_folder, name, part)
+        if not file.exists() or file.stat().st_size != entry["bytes"]:
+            path.unlink()
+            return False
+    return True
+
+
+def select_parts(parts: Sequence[Part], selection: str | None) -> Sequence[Part]:
+    """Return the parts of a slice such as `0::8` (every eighth), for one task of a job array."""
+    if selection is None:
+        return parts
+    try:
+        fields = [int(field) if field else None for field in selection.split(":")]
+        if not 2 <= len(fields) <= 3:
+            raise ValueError
+        return parts[slice(*fields)]
+    except ValueError:
+        raise StoreError(
+            f"no parts {selection!r}; write a slice, START:STOP:STEP, such as 0::8"
+        ) from None

@@ -1,0 +1,350 @@
+"""A run: one source and everything computed from it, in one folder.
+
+    RUN/run.json                                the source, its digest, the size of a part
+    RUN/rows.parquet                            row, key, label, status, detail
+    RUN/jobs/JOB/job.json                       kind, outputs, fingerprint
+    RUN/jobs/JOB/OUTPUT/part-000000.npy         arrays of a map, states of a fold
+    RUN/jobs/JOB/commits/part-000000.json       sizes, checksums, bad rows, seconds
+    RUN/jobs/JOB/result/                        what a fold or a stage made, with record.json
+
+numpy and pyarrow alone can read it, and opening one imports nothing heavier.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from fc7.engine.errors import FingerprintError, StoreError
+from fc7.engine.store import rows as rows_table
+from fc7.engine.store.array import PartedArray
+from fc7.engine.store.atomic import write_json
+from fc7.engine.store.fingerprint import differences, digest
+from fc7.engine.store.job import Output
+from fc7.engine.store.part import (
+    DEFAULT_PART_ROWS,
+    Part,
+    array_path,
+    is_committed,
+    plan_parts,
+    read_record,
+    record_path,
+)
+from numpy.typing import NDArray
+
+FORMAT = 1
+
+
+class SourceLike(Protocol):
+    """What a run needs to know of its source."""
+
+    spec: str
+    kind: str
+    label_names: tuple[str, ...] | None
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int = 0, stop: int | None = None) -> Any:
+        """Return a pyarrow table with the columns key and label."""
+
+    def digest(self) -> str:
+        """Return a hash of everything that identifies the rows."""
+
+
+class Job:
+    """One job's folder in a run."""
+
+    def __init__(self, run: "Run", name: str) -> None:
+        self.run, self.name = run, name
+        self.folder = run.folder / "jobs" / name
+        self.meta: dict[str, Any] = _read_json(self.folder / "job.json")
+
+    @property
+    def kind(self) -> str:
+        """`map`, `fold` or `stage`."""
+        return str(self.meta["kind"])
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the job's arrays depend on."""
+        return dict(self.meta["fingerprint"])
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint's digest, as in every commit record."""
+        return digest(self.fingerprint)
+
+    @cached_property
+    def outputs(self) -> dict[str, Output]:
+        """The job's outputs by name."""
+        return {
+            entry["name"]: Output(
+                entry["name"], tuple(entry["shape"]), entry["dtype"], entry["attributes"]
+            )
+            for entry in self.meta["outputs"]
+        }
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the commit records in part order."""
+        for path in sorted((self.folder / "commits").glob("part-*.json")):
+            yield read_record(path)
+
+    def committed(self) -> list[Part]:
+        """Return the parts whose commit records and files are there."""
+        return [part for part in self.run.parts if is_committed(self.folder, part, self.digest)]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every part is committed, or the result is there."""
+        if self.kind == "map":
+            return len(self.committed()) == len(self.run.parts)
+        return self.result_record() is not None
+
+    def bad_rows(self, part: Part) -> list[int]:
+        """Return the source rows of `part` that had no usable data."""
+        record = read_record(record_path(self.folder, part))
+        return [int(row) for row, _, _ in record.get("bad", ())]
+
+    def result_record(self) -> dict[str, Any] | None:
+        """Return the record of the result, or None while there is none for this fingerprint."""
+        path = self.folder / "result" / "record.json"
+        if not path.exists():
+            return None
+        record = _read_json(path)
+        return record if record.get("fingerprint") == self.digest else None
+
+    def result(self, name: str) -> NDArray[Any]:
+        """Return one array of a finished fold or stage, as a read-only memory map."""
+        if self.result_record() is None:
+            raise StoreError(f"{self.name} is not finished; give the command that makes it again")
+        path = self.folder / "result" / f"{name}.npy"
+        if not path.exists():
+            raise StoreError(f"{self.name} has no array {name!r} ({path} is missing)")
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+
+class Run:
+    """A run on the disk, opened for reading; `fc7.open_store(folder)` returns one.
+
+    `run["fc7"]` is an output as an array (`PartedArray`), `run.rows` a pyarrow table with the
+    columns row, key, label, status and detail, `run.good` marks the rows that have data.
+
+    Raises:
+        StoreError: there is no run in the folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "run.json").exists():
+            raise StoreError(f"no run in {self.folder}; make one with fc7 run DATA --out FOLDER")
+        self.meta: dict[str, Any] = _read_json(self.folder / "run.json")
+        if self.meta.get("format") != FORMAT:
+            raise StoreError(
+                f"{self.folder} has format {self.meta.get('format')}, this fc7 reads {FORMAT}"
+            )
+
+    @classmethod
+    def create(
+        cls, folder: str | Path, source: SourceLike, part_rows: int = DEFAULT_PART_ROWS
+    ) -> "Run":
+        """Make a run for `source`, or open the one that is there.
+
+        Raises:
+            FingerprintError: the folder holds a run of another source.
+            StoreError: the folder holds something else.
+        """
+        folder = Path(folder)
+        if (folder / "run.json").exists():
+            run = cls(folder)
+            run.check_source(source)
+            return run
+        if folder.exists() and (not folder.is_dir() or any(_visible(folder))):
+            raise StoreError(f"{folder} is not empty and not a run; choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        rows_table.write(folder / "rows.parquet", source)
+        meta = {
+            "format": FORMAT,
+            "source": _describe(source),
+            "rows": len(source),
+            "part_rows": part_rows,
+            "label_names": source.label_names,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_json(folder / "run.json", meta)
+        return cls(folder)
+
+    def check_source(self, source: SourceLike) -> None:
+        """Raise FingerprintError when `source` is not the one that the run was made from."""
+        # The spec may be typed differently for the same rows; the digest decides.
+        old = {k: v for k, v in self.meta["source"].items() if k != "spec"} | {"rows": len(self)}
+        new = {k: v for k, v in _describe(source).items() if k != "spec"} | {"rows": len(source)}
+        if old != new:
+            changed = "; ".join(differences({"source": old}, {"source": new}))
+            raise FingerprintError(
+                f"{self.folder} was made from {self.meta['source']['spec']}, which differs "
+                f"({changed}); choose another --out"
+            )
+
+    def __len__(self) -> int:
+        return int(self.meta["rows"])
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, rows={len(self)}, outputs={list(self.outputs())})"
+
+    @property
+    def part_rows(self) -> int:
+        """Rows in every part but the last."""
+        return int(self.meta["part_rows"])
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The plan: every part of the run."""
+        return plan_parts(len(self), self.part_rows)
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """Names of the labels, or None where the source gives none."""
+        names = self.meta["label_names"]
+        return None if names is None else list(names)
+
+    @property
+    def rows(self) -> Any:
+        """The rows as a pyarrow table: row, key, label, status, detail."""
+        return rows_table.read(self.folder / "rows.parquet")
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """(N,) bool: rows whose data could be used (all, before the first job has ended)."""
+        return rows_table.good(self.folder / "rows.parquet")
+
+    def jobs(self) -> dict[str, Job]:
+        """Return the run's jobs by name."""
+        paths = sorted((self.folder / "jobs").glob("*/job.json"))
+        return {path.parent.name: Job(self, path.parent.name) for path in paths}
+
+    def job(self, name: str) -> Job:
+        """Return one job; raise StoreError with the names there are."""
+        if not (self.folder / "jobs" / name / "job.json").exists():
+            raise StoreError(f"no {name} in {self.folder}; it has {', '.join(self.jobs()) or '-'}")
+        return Job(self, name)
+
+    def outputs(self) -> dict[str, Job]:
+        """Return the jobs that own the run's arrays, by the array's name."""
+        return {
+            output: job
+            for job in self.jobs().values()
+            if job.kind == "map"
+            for output in job.outputs
+        }
+
+    def __contains__(self, output: object) -> bool:
+        return output in self.outputs()
+
+    def __getitem__(self, output: str) -> PartedArray:
+        owners = self.outputs()
+        if output not in owners:
+            raise StoreError(f"no array {output!r} in {self.folder}; it has {', '.join(owners)}")
+        job = owners[output]
+        missing = len(self.parts) - len(job.committed())
+        if missing:
+            raise StoreError(
+                f"{output} lacks {missing} of {len(self.parts)} parts; give the command that "
+                f"made {self.folder} again, and it continues"
+            )
+        return self.array(job, output, self.parts)
+
+    def array(self, job: Job, output: str, parts: Sequence[Part]) -> PartedArray:
+        """Return one output over consecutive committed `parts`, without checking the others."""
+        spec = job.outputs[output]
+        count = parts[-1].stop - parts[0].start if parts else 0
+        paths = [array_path(job.folder, output, part) for part in parts]
+        return PartedArray(paths, self.part_rows, (count, *spec.shape), np.dtype(spec.dtype))
+
+    def start_job(
+        self,
+        name: str,
+        kind: str,
+        fingerprint: Mapping[str, Any],
+        outputs: Sequence[Output] = (),
+    ) -> Job:
+        """Make the folder of a job, or open it to continue.
+
+        A map whose fingerprint differs is refused: its arrays took hours and are someone's. Folds
+        and stages are derived from what the run holds, so theirs start afresh.
+
+        Raises:
+            FingerprintError: names every entry that differs.
+        """
+        path = self.folder / "jobs" / name / "job.json"
+        owners = self.outputs()
+        for output in outputs:
+            if output.name in owners and owners[output.name].name != name:
+                raise StoreError(
+                    f"{output.name} is in {self.folder} already, made by "
+                    f"{owners[output.name].name}; choose another --out"
+                )
+        meta = {
+            "kind": kind,
+            "fingerprint": fingerprint,
+            "outputs": [
+                {
+                    "name": output.name,
+                    "shape": list(output.shape),
+                    "dtype": output.dtype,
+                    "attributes": dict(output.attributes),
+                }
+                for output in outputs
+            ],
+        }
+        if path.exists():
+            job = Job(self, name)
+            changed = differences(job.fingerprint, json.loads(json.dumps(fingerprint)))
+            if not changed:
+                return job
+            if kind == "map" and job.is_complete:
+                # A finished array stays valid when only the software has moved on.
+                changed = [line for line in changed if not line.startswith("software.")]
+                if not changed:
+                    return job
+            if kind == "map":
+                raise FingerprintError(
+                    f"{name} in {self.folder} was made differently ({'; '.join(changed)}); "
+                    "choose another --out"
+                )
+            if kind == "fold":
+                shutil.rmtree(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, meta)
+        return Job(self, name)
+
+
+def open_store(folder: str | Path) -> Run:
+    """Open the run in `folder`; see `Run`."""
+    return Run(folder)
+
+
+def _describe(source: SourceLike) -> dict[str, str]:
+    return {"spec": source.spec, "kind": source.kind, "digest": source.digest()}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is not a JSON object")
+    return value
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    # rows.parquet alone is what a run leaves that was killed while being made.
+    return (
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name != "rows.parquet"
+    )
