@@ -1,6 +1,7 @@
 """Maps and folds through the runner: what is stored, what is resumed, what is refused."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_progress_counts_every_row_once(tmp_path: Path) -> None:
     seen: list[Progress] = []
     run_map(make(tmp_path / "run"), Powers(bad=frozenset({3})), report=seen.append)
     assert seen[-1].done == seen[-1].total == 23
-    assert all(a.done <= b.done for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a.done <= b.done for a, b in itertools.pairwise(seen))
     assert set(seen[-1].seconds) == {"read", "decode", "forward", "wait", "write"}
 
 
