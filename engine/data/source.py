@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+
 from fc7.engine.data.decode import MAX_PIXELS, decode_image
 
 ROW_SCHEMA = pa.schema([("key", pa.large_string()), ("label", pa.int32())])

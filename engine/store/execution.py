@@ -14,11 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fc7.engine.errors import BadImage
 from fc7.engine.store.job import Arrays, Map, Output
 from fc7.engine.store.part import Part, PartWriter
 from fc7.engine.store.run import Job
-from numpy.typing import NDArray
 
 _QUEUED_WRITES = 4
 

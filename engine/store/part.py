@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fc7.engine.errors import StoreError
 from fc7.engine.store.atomic import (
     publish,
@@ -22,7 +24,6 @@ from fc7.engine.store.atomic import (
     temporary_beside,
     write_json,
 )
-from numpy.typing import NDArray
 
 DEFAULT_PART_ROWS = 1024
 

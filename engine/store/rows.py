@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fc7.engine.store.atomic import publish, temporary_beside
 from numpy.typing import NDArray
+
+from fc7.engine.store.atomic import publish, temporary_beside
 
 if TYPE_CHECKING:
     from fc7.engine.store.run import SourceLike

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.store import rows as rows_table
 from fc7.engine.store.array import PartedArray
@@ -34,7 +36,6 @@ from fc7.engine.store.part import (
     read_record,
     record_path,
 )
-from numpy.typing import NDArray
 
 FORMAT = 1
 

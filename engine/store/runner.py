@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from fc7.engine.errors import StoreError
 from fc7.engine.store import rows as rows_table
 from fc7.engine.store.atomic import new_folder, sha256_file, write_json

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from fc7.kernels import empty_topk, merge_topk
-from fc7.kernels.merge_topk import topk_reference
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fc7.kernels import empty_topk, merge_topk
+from fc7.kernels.merge_topk import topk_reference
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.lists(st.integers(0, 7), max_size=6))

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from fc7.kernels import spatial_max
-from fc7.kernels.spatial_max import spatial_max_reference
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fc7.kernels import spatial_max
+from fc7.kernels.spatial_max import spatial_max_reference
 
 
 def check(activations: torch.Tensor) -> None:

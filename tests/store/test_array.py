@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fc7.engine.store import PartedArray
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fc7.engine.store import PartedArray
 
 SHAPE, PART_ROWS = (23, 3, 2), 5
 WHOLE = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float16)

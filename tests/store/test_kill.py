@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fc7.engine.store import Run, run_map, verify
 from toy import Numbers, Powers, Total
+
+from fc7.engine.store import Run, run_map, verify
 
 ROWS, PART_ROWS = 200, 10
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy import Numbers, Powers, Total, vectors
+
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.store import Progress, Run, open_store, run_fold, run_map, verify
-from toy import Numbers, Powers, Total, vectors
 
 
 def make(folder: Path, count: int = 23, part_rows: int = 5) -> Run:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
+
 from fc7.engine.errors import BadImage
 from fc7.engine.store import Arrays, Output
-from numpy.typing import NDArray
 
 
 class Numbers:
