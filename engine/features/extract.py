@@ -1,0 +1,171 @@
+"""Extraction: images in, activations of chosen layers out, one forward pass for all of them.
+
+A vector layer (fc7, avgpool) is stored whole, (N, D). A spatial layer (conv5) is by default reduced where
+it is computed to `conv5.max` (N, C) and `conv5.argmax` (N, C), the strongest position of every
+channel and its flat place; with `maps` the whole map, `conv5` (N, C, H, W), joins them. The network runs no
+further than the deepest layer asked for.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fc7.engine.data import Source, read_rows
+from fc7.engine.data.reader import Row
+from fc7.engine.models import Layer, Network
+from fc7.engine.store import Arrays, Output
+from fc7.engine.store.fingerprint import software
+from fc7.engine.store.job import RowStream
+from fc7.kernels import spatial_max
+
+DEFAULT_BATCH_ROWS = 32
+_LOOKAHEAD_BATCHES = 2
+
+
+class Extract:
+    """A map from images to the activations of `layers`.
+
+    Args:
+        network: the network, on the device that computes.
+        source: where the images come from.
+        layers: names of layers, in any order.
+        name: the job's name in the run.
+        dtype: `float16` or `float32`, of every activation stored.
+        maps: store whole maps of spatial layers too.
+        batch_rows: images in one forward pass.
+        threads: decoding threads.
+
+    Raises:
+        LayerError: the network has no such layer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        layers: Sequence[str],
+        name: str = "extract",
+        dtype: str = "float16",
+        maps: bool = False,
+        batch_rows: int = DEFAULT_BATCH_ROWS,
+        threads: int = 2,
+    ) -> None:
+        self.name = name
+        self._network, self._source = network, source
+        self._layers = {layer: network.layer(layer) for layer in layers}
+        self._dtype, self._maps = dtype, maps
+        self._batch_rows, self._threads = batch_rows, threads
+        self._device = next(network.parameters()).device
+        self.outputs = [
+            output
+            for asked, layer in self._layers.items()
+            for output in layer_outputs(asked, layer, dtype, maps)
+        ]
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
+        return {
+            "network": self._network.describe(),
+            "options": {
+                "dtype": self._dtype,
+                "maps": self._maps,
+                "batch_rows": self._batch_rows,
+                "device": self._device.type,
+            },
+            "software": software(),
+        }
+
+    def rows(self, numbers: Iterable[int]) -> RowStream:
+        """Decode and transform ahead, two batches deep."""
+        return read_rows(
+            self._source,
+            numbers,
+            self._network.transform,
+            threads=self._threads,
+            lookahead=_LOOKAHEAD_BATCHES * self._batch_rows,
+        )
+
+    def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
+        """Yield the activations of each batch in turn.
+
+        On a GPU a batch's results are fetched only after the next batch has been launched, so
+        that the device does not wait for the copy.
+        """
+        launched: tuple[NDArray[np.int64], dict[str, Tensor]] | None = None
+        for batch in _batches(rows, self._batch_rows):
+            numbers = np.array([row.number for row in batch], dtype=np.int64)
+            images = torch.stack([row.image for row in batch if row.image is not None])
+            result = numbers, self._forward(images)
+            if self._device.type == "cpu":
+                yield numbers, _to_numpy(result[1])
+                continue
+            if launched is not None:
+                yield launched[0], _to_numpy(launched[1])
+            launched = result
+        if launched is not None:
+            yield launched[0], _to_numpy(launched[1])
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Map uint8 images (B, 3, H, W) to every output's tensor, on the device."""
+        if self._device.type != "cpu":
+            images = images.pin_memory().to(self._device, non_blocking=True)
+        pixels = images.to(memory_format=torch.channels_last).float().div_(255)
+        taps = self._network.activations(pixels, list(self._layers), reduce=self._reduce)
+        tensors = {}
+        for asked, layer in self._layers.items():
+            outputs = layer_outputs(asked, layer, self._dtype, self._maps)
+            tensors |= {
+                output.name: tensor for output, tensor in zip(outputs, taps[asked], strict=True)
+            }
+        return tensors
+
+    def _reduce(self, layer: Layer, activation: Tensor) -> tuple[Tensor, ...]:
+        """Reduce in the hook, before anything downstream can write over the activation."""
+        if not is_map(layer):
+            return (activation.flatten(1).float(),)
+        values, positions = spatial_max(activation)
+        reduced = (values.float(), positions)
+        if not self._maps:
+            return reduced
+        # A cast copies; only without one must the copy be asked for.
+        return (*reduced, activation.to(getattr(torch, self._dtype), copy=True).contiguous())
+
+
+def is_map(layer: Layer) -> bool:
+    """Say whether a layer has positions to choose from: (C, H, W) with more than one."""
+    return layer.is_spatial and layer.shape[1] * layer.shape[2] > 1
+
+
+def layer_outputs(asked: str, layer: Layer, dtype: str, maps: bool) -> list[Output]:
+    """Return what extraction stores of a layer, under the name that was asked for."""
+    about = {"layer": asked, "path": layer.path, "rectified": layer.rectified}
+    if not is_map(layer):
+        width = int(np.prod(layer.shape))
+        return [Output(asked, (width,), dtype, about)]
+    channels, height, width = layer.shape
+    about |= {"height": height, "width": width}
+    reduced = [
+        Output(f"{asked}.max", (channels,), dtype, about),
+        Output(f"{asked}.argmax", (channels,), "int32", about),
+    ]
+    return [*reduced, Output(asked, (channels, height, width), dtype, about)] if maps else reduced
+
+
+def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _to_numpy(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}

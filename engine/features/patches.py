@@ -1,0 +1,116 @@
+"""Maximal patches: for every channel, the images and places that excite it most.
+
+A fold over what extraction stores: `LAYER.max` and `LAYER.argmax` of a spatial layer, one patch an
+image, or the activations of a fully connected layer, whose patch is the whole image. The result is
+exactly the first k of a full sort of the stored values, ties by row; a channel that is never
+positive has its least negative patches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fc7.engine.errors import StoreError
+from fc7.engine.store import Arrays, Output, Run
+from fc7.kernels import empty_topk, merge_topk
+
+DEFAULT_K = 9
+
+
+def patches_job(layer: str) -> str:
+    """Return the name of the job that holds a layer's maximal patches."""
+    return f"patches-{layer}"
+
+
+class TopPatches:
+    """The k strongest images of every channel of a layer.
+
+    The result's arrays are `values` (C, k) float32, descending, `rows` (C, k) int64 and
+    `positions` (C, k) int32, flat places in the layer's map; where there are fewer than k good
+    images the rest has row -1.
+
+    Args:
+        layer: the layer's name in the run.
+        positions: positions of the layer's map; 1 for a vector.
+        k: how many.
+    """
+
+    def __init__(self, layer: str, positions: int, k: int = DEFAULT_K) -> None:
+        self.name = patches_job(layer)
+        self._layer, self._positions, self._k = layer, positions, k
+        self.inputs = [layer] if positions == 1 else [f"{layer}.max", f"{layer}.argmax"]
+
+    @classmethod
+    def of(cls, outputs: Mapping[str, Output], layer: str, k: int = DEFAULT_K) -> "TopPatches":
+        """Make the fold for a layer of a run's or a job's outputs.
+
+        Raises:
+            StoreError: the layer is not among them.
+        """
+        spatial = outputs.get(f"{layer}.max")
+        if spatial is not None:
+            return cls(layer, spatial.attributes["height"] * spatial.attributes["width"], k)
+        if layer in outputs and len(outputs[layer].shape) == 1:
+            return cls(layer, 1, k)
+        layers = sorted({str(output.attributes.get("layer")) for output in outputs.values()})
+        raise StoreError(f"no layer {layer!r} in the run; it has {', '.join(layers)}")
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """The layer and k."""
+        return {"layer": self._layer, "k": self._k}
+
+    def part(self, rows: NDArray[np.int64], arrays: Arrays) -> Arrays:
+        """Return the top k of one part: values (C, k) and ids (C, k), row * positions + place."""
+        values = torch.from_numpy(np.array(arrays[self.inputs[0]], dtype=np.float32)).T
+        ids = rows[:, None] * self._positions + (
+            arrays[self.inputs[1]] if self._positions > 1 else np.zeros_like(values.T.numpy())
+        )
+        new_ids = torch.from_numpy(ids.astype(np.int64)).T
+        return _as_state(*merge_topk(*empty_topk(len(values), self._k), values, new_ids))
+
+    def merge(self, state: Arrays, later: Arrays) -> Arrays:
+        """Keep the k strongest of both."""
+        tensors = [torch.from_numpy(s[n]) for s in (state, later) for n in ("values", "ids")]
+        return _as_state(*merge_topk(*tensors))
+
+    def finish(self, state: Arrays) -> Arrays:
+        """Split the ids into rows and positions."""
+        ids = state["ids"]
+        return {
+            "values": state["values"],
+            "rows": np.where(ids < 0, -1, ids // self._positions),
+            "positions": np.where(ids < 0, 0, ids % self._positions).astype(np.int32),
+        }
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A layer's maximal patches, as `TopPatches` made them."""
+
+    layer: str
+    values: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    positions: NDArray[np.int32]
+
+    @property
+    def k(self) -> int:
+        """Patches a channel."""
+        return int(self.rows.shape[1])
+
+
+def read_patches(run: Run, layer: str) -> Patches:
+    """Read a layer's maximal patches from a run.
+
+    Raises:
+        StoreError: the run has none for that layer.
+    """
+    job = run.job(patches_job(layer))
+    return Patches(layer, job.result("values"), job.result("rows"), job.result("positions"))
+
+
+def _as_state(values: torch.Tensor, ids: torch.Tensor) -> dict[str, NDArray[Any]]:
+    return {"values": values.contiguous().numpy(), "ids": ids.contiguous().numpy()}
