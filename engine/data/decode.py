@@ -149,7 +149,7 @@ def _rgb(image: "Image.Image") -> np.ndarray:
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     try:
         image = ImageOps.exif_transpose(image)
-    except Exception:  # noqa: S110 - a mangled note about the image says nothing of the image
+    except Exception:
         pass
     if deep:
         grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
