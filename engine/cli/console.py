@@ -1,4 +1,4 @@
-"""What the command line shows: progress on a terminal, tables, JSON for machines, one-line errors."""
+"""What the command line shows: progress, tables, JSON for machines, what a job did."""
 
 import json
 import sys
@@ -64,9 +64,7 @@ def progress() -> Iterator[Report]:
                 )
             task = bars.tasks[bars.task_ids.index(tasks[step.job])]
             rate = f"{task.speed:.0f}/s" if task.speed else ""
-            bars.update(
-                tasks[step.job], completed=step.done, rate=rate, split=_split(step.seconds)
-            )
+            bars.update(tasks[step.job], completed=step.done, rate=rate, split=_split(step.seconds))
 
         yield report
 

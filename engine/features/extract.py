@@ -1,9 +1,10 @@
 """Extraction: images in, activations of chosen layers out, one forward pass for all of them.
 
-A vector layer (fc7, avgpool) is stored whole, (N, D). A spatial layer (conv5) is by default reduced where
-it is computed to `conv5.max` (N, C) and `conv5.argmax` (N, C), the strongest position of every
-channel and its flat place; with `maps` the whole map, `conv5` (N, C, H, W), joins them. The network runs no
-further than the deepest layer asked for.
+A vector layer (fc7, avgpool) is stored whole, (N, D). A spatial layer (conv5) is by default
+reduced where it is computed to `conv5.max` (N, C) and `conv5.argmax` (N, C), the strongest
+position of every channel and its flat place; with `maps` the whole map, `conv5` (N, C, H, W),
+joins them. `pixels` (N, 3, 32, 32) uint8 is the input itself, averaged down: what neighbours are
+compared with. The network runs no further than the deepest layer asked for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from fc7.engine.data import Source, read_rows
 from fc7.engine.data.reader import Row
+from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
 from fc7.engine.store.fingerprint import software
@@ -23,6 +26,7 @@ from fc7.engine.store.job import RowStream
 from fc7.kernels import spatial_max
 
 DEFAULT_BATCH_ROWS = 32
+PIXELS_SIDE = 32
 _LOOKAHEAD_BATCHES = 2
 
 
@@ -56,7 +60,8 @@ class Extract:
     ) -> None:
         self.name = name
         self._network, self._source = network, source
-        self._layers = {layer: network.layer(layer) for layer in layers}
+        self._layers = {layer: network.layer(layer) for layer in layers if layer != PIXELS}
+        self._pixels = PIXELS in layers
         self._dtype, self._maps = dtype, maps
         self._batch_rows, self._threads = batch_rows, threads
         self._device = next(network.parameters()).device
@@ -65,6 +70,9 @@ class Extract:
             for asked, layer in self._layers.items()
             for output in layer_outputs(asked, layer, dtype, maps)
         ]
+        if self._pixels:
+            shape = (3, PIXELS_SIDE, PIXELS_SIDE)
+            self.outputs.append(Output(PIXELS, shape, "uint8", {"layer": PIXELS}))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
@@ -98,8 +106,7 @@ class Extract:
         launched: tuple[NDArray[np.int64], dict[str, Tensor]] | None = None
         for batch in _batches(rows, self._batch_rows):
             numbers = np.array([row.number for row in batch], dtype=np.int64)
-            images = torch.stack([row.image for row in batch if row.image is not None])
-            result = numbers, self._forward(images)
+            result = numbers, self.forward([row.image for row in batch if row.image is not None])
             if self._device.type == "cpu":
                 yield numbers, _to_numpy(result[1])
                 continue
@@ -110,18 +117,22 @@ class Extract:
             yield launched[0], _to_numpy(launched[1])
 
     @torch.inference_mode()
-    def _forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Map uint8 images (B, 3, H, W) to every output's tensor, on the device."""
+    def forward(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Map uint8 images, each (3, H, W), to every output's tensor (B, ...), on the device."""
+        images = torch.stack(list(batch))
         if self._device.type != "cpu":
             images = images.pin_memory().to(self._device, non_blocking=True)
         pixels = images.to(memory_format=torch.channels_last).float().div_(255)
         taps = self._network.activations(pixels, list(self._layers), reduce=self._reduce)
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for asked, layer in self._layers.items():
             outputs = layer_outputs(asked, layer, self._dtype, self._maps)
             tensors |= {
                 output.name: tensor for output, tensor in zip(outputs, taps[asked], strict=True)
             }
+        if self._pixels:
+            small = adaptive_avg_pool2d(pixels, PIXELS_SIDE)
+            tensors[PIXELS] = small.mul_(255).round_().to(torch.uint8).contiguous()
         return tensors
 
     def _reduce(self, layer: Layer, activation: Tensor) -> tuple[Tensor, ...]:

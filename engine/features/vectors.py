@@ -1,8 +1,8 @@
 """A layer of a run as vectors: good rows only, rectified where the network itself rectifies.
 
-What makes fc7 a description of an image is what the next layer sees of it, ReLU(fc7), and distances are taken
-there (Krizhevsky et al. 2012, section 6). The store keeps the layer's own output; this view applies the
-ReLU on reading.
+What makes fc7 a description of an image is what the next layer sees of it, ReLU(fc7), and
+distances are taken there (Krizhevsky et al. 2012, section 6). The store keeps the layer's own
+output; this view applies the ReLU on reading.
 """
 
 from typing import Any
@@ -66,7 +66,7 @@ def open_vectors(run: Run, layer: str, rectify: bool | None = None) -> Vectors:
         StoreError: no such output, or it holds maps, or no row of it is good.
     """
     array = run[layer]
-    if array.ndim != 2:
+    if array.ndim != 2 and layer != PIXELS:
         raise StoreError(
             f"{layer} holds maps {array.shape[1:]}, not vectors; use {layer}.max, or search its "
             "patches"

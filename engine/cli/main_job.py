@@ -1,0 +1,307 @@
+"""The main job: `run`, `extract`, `plan` and `demo`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fc7.engine.cli import options as o
+
+if TYPE_CHECKING:
+    from fc7.engine.data import Source
+    from fc7.engine.models import Network
+    from fc7.engine.store import Run, Summary
+
+_BATCH, _PART_ROWS, _TOP_K, _MAX_PIXELS = 32, 1024, 9, 100_000_000
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file to the command line."""
+    app.command()(run)
+    app.command()(extract)
+    app.command()(plan)
+    app.command()(demo)
+
+
+def run(
+    data: o.Data,
+    out: o.Out,
+    model: o.Model = "alexnet",
+    layers: o.Layers = "conv5,fc7",
+    weights: o.Weights = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    dtype: o.Dtype = "float16",
+    maps: o.Maps = False,
+    top_k: o.TopK = _TOP_K,
+    batch: o.Batch = _BATCH,
+    part_rows: o.PartRows = _PART_ROWS,
+    threads: o.Threads = None,
+    parts: o.Parts = None,
+    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    sample: Annotated[
+        int | None, typer.Option(help="Project this many rows, chosen at random.")
+    ] = None,
+    strict: o.Strict = False,
+    json: o.Json = False,
+) -> None:
+    """Do the main job: extract, find neighbours and maximal patches, project, report.
+
+    Example: `fc7 run photos/ --model alexnet --layers conv5,fc7 --out runs/photos`
+
+    Give the same command again after a stop, and it continues.
+    """
+    from fc7.engine.cli.console import say
+
+    source, network = _open(
+        data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
+    )
+    asked = [*o.split_layers(layers), "pixels"]
+    made, summaries = _extract(
+        source, network, asked, out, dtype, maps, top_k, batch, part_rows, threads, parts
+    )
+    outcome: dict[str, Any] = _outcome(made, summaries)
+    if all(summary.is_complete for summary in summaries):
+        outcome["report"] = str(finish(made, network, sample, seed))
+        if not json:
+            say(f"report: {outcome['report']}")
+    _conclude(outcome, summaries, strict, json)
+
+
+def extract(
+    data: o.Data,
+    out: o.Out,
+    model: o.Model = "alexnet",
+    layers: o.Layers = "conv5,fc7",
+    weights: o.Weights = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    dtype: o.Dtype = "float16",
+    maps: o.Maps = False,
+    top_k: o.TopK = _TOP_K,
+    batch: o.Batch = _BATCH,
+    part_rows: o.PartRows = _PART_ROWS,
+    threads: o.Threads = None,
+    parts: o.Parts = None,
+    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    strict: o.Strict = False,
+    json: o.Json = False,
+) -> None:
+    """Extract activations and maximal patches, and nothing else.
+
+    Example: `fc7 extract 'imagenet/*.tar' --model vgg16 --layers fc7 --out runs/imagenet`
+
+    New layers join an existing run. `--layers pixels` keeps the images themselves, 32 x 32.
+    """
+    source, network = _open(
+        data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
+    )
+    made, summaries = _extract(
+        source,
+        network,
+        o.split_layers(layers),
+        out,
+        dtype,
+        maps,
+        top_k,
+        batch,
+        part_rows,
+        threads,
+        parts,
+    )
+    _conclude(_outcome(made, summaries), summaries, strict, json)
+
+
+def plan(
+    data: o.Data,
+    model: o.Model = "alexnet",
+    layers: o.Layers = "conv5,fc7",
+    weights: o.Weights = "random",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    precision: o.Precision = "fp32",
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    dtype: o.Dtype = "float16",
+    maps: o.Maps = False,
+    batch: o.Batch = _BATCH,
+    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    json: o.Json = False,
+) -> None:
+    """Predict bytes, memory and time before anything runs.
+
+    Example: `fc7 plan photos/ --model vgg16 --layers conv5_3,fc7`
+
+    A few rows are read and two batches computed; no weights are needed for that.
+    """
+    from fc7.engine.cli.console import bytes_text, emit_json, emit_table, progress, seconds_text
+    from fc7.engine.features.plan import make_plan
+
+    source, network = _open(
+        data, max_pixels, model, weights, seed, device, precision, None, None, resize, crop
+    )
+    with progress():
+        made = make_plan(source, network, o.split_layers(layers), dtype, maps, batch)
+    if json:
+        emit_json(made.to_dict())
+        return
+    rows = [
+        (
+            step.name,
+            bytes_text(step.disk_bytes),
+            bytes_text(step.memory_bytes),
+            seconds_text(step.seconds),
+            step.note,
+        )
+        for step in made.steps
+    ]
+    title = f"{len(source):,} rows of {data} through {model}"
+    emit_table(("step", "disk", "memory", "time", "how"), rows, title)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run's folder.")] = Path("runs/demo"),
+    rows: Annotated[int, typer.Option(min=16, help="Images to draw.")] = 2000,
+    json: o.Json = False,
+) -> None:
+    """Run the main job on the built-in pictures with the built-in network.
+
+    Example: `fc7 demo`
+    """
+    run(
+        data=f"shapes:{rows}:0",
+        out=out,
+        model="tiny-shapes",
+        layers="conv1,conv2,conv3,conv5,fc6,fc7",
+        json=json,
+    )
+
+
+def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Path:
+    """Do what follows extraction: neighbour graphs, projections, the report."""
+    from fc7.engine.cli.console import progress
+    from fc7.engine.features.project import METHODS
+    from fc7.engine.features.vectors import PIXELS
+    from fc7.engine.features.workflow import index, project, vector_layers
+    from fc7.engine.report import write_report
+    from fc7.engine.store import Progress
+
+    with progress() as report:
+        vectors = vector_layers(made)[-1:]
+        for layer in [*vectors, PIXELS]:
+            index(made, layer, report=report)
+        for layer in vectors:
+            for number, method in enumerate(METHODS):
+                report(Progress(f"project {layer}", number, len(METHODS)))
+                project(made, layer, method, sample=sample, seed=seed)
+            report(Progress(f"project {layer}", len(METHODS), len(METHODS)))
+        return write_report(made, network=network)
+
+
+def _open(
+    data: str,
+    max_pixels: int,
+    model: str,
+    weights: str | None,
+    seed: int,
+    device: str,
+    precision: str,
+    mean: str | None,
+    std: str | None,
+    resize: int | None,
+    crop: int | None,
+) -> tuple["Source", "Network"]:
+    from fc7.engine.data import open_source
+    from fc7.engine.models import load_model
+
+    source = open_source(data, max_pixels=max_pixels)
+    network = load_model(
+        model,
+        weights=weights,
+        seed=seed,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # load_model checks it and says so
+        mean=o.split_numbers(mean, "--mean"),
+        std=o.split_numbers(std, "--std"),
+        resize=resize,
+        crop=crop,
+    )
+    return source, network
+
+
+def _extract(
+    source: "Source",
+    network: "Network",
+    layers: list[str],
+    out: Path,
+    dtype: str,
+    maps: bool,
+    top_k: int,
+    batch: int,
+    part_rows: int,
+    threads: int | None,
+    parts: str | None,
+) -> tuple["Run", list["Summary"]]:
+    import os
+
+    from fc7.engine.cli.console import progress
+    from fc7.engine.features.workflow import ExtractOptions
+    from fc7.engine.features.workflow import extract as extract_layers
+    from fc7.engine.store.runner import summarize
+
+    with progress() as report:
+        made = extract_layers(
+            source,
+            network,
+            layers,
+            out,
+            ExtractOptions(
+                dtype=dtype,
+                maps=maps,
+                top_k=top_k,
+                batch_rows=batch,
+                part_rows=part_rows,
+                threads=threads or os.cpu_count() or 1,
+                parts=parts,
+                report=report,
+            ),
+        )
+    jobs = [job for job in made.jobs().values() if job.kind == "map"]
+    return made, [summarize(made, job) for job in jobs]
+
+
+def _outcome(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:
+    import dataclasses
+
+    return {
+        "run": str(made.folder),
+        "rows": len(made),
+        "bad_rows": int((~made.good).sum()),
+        "jobs": [dataclasses.asdict(summary) for summary in summaries],
+    }
+
+
+def _conclude(
+    outcome: dict[str, Any], summaries: list["Summary"], strict: bool, json: bool
+) -> None:
+    from fc7.engine.cli.console import STRICT, emit_json, say, summary_lines
+
+    if json:
+        emit_json(outcome)
+    else:
+        for summary in summaries:
+            for line in summary_lines(summary):
+                say(line)
+    if strict and any(summary.bad for summary in summaries):
+        sys.exit(STRICT)

@@ -1,0 +1,96 @@
+"""Arguments and options that several verbs share, each said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder, a tar or a glob of tars, Parquet files, a text file of paths, or "
+        "shapes:N:SEED (built in).",
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A torchvision classifier, tiny-shapes, tiny-cifar10, or module:function.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="default, a name torchvision knows, random (with --seed), or a file."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Precision = Annotated[str, typer.Option(help="Of the forward pass: fp32, bf16 or fp16.")]
+Layers = Annotated[
+    str,
+    typer.Option("--layers", "-l", help="Comma-separated, such as conv5,fc7; see fc7 layers."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="The run's folder.")]
+Mean = Annotated[
+    str | None, typer.Option(help="Subtracted from each channel in [0, 1]: 0.5,0.5,0.5.")
+]
+Std = Annotated[str | None, typer.Option(help="Then divided by, each channel.")]
+Resize = Annotated[
+    int | None, typer.Option(help="The short side in pixels; 0 leaves images as they are.")
+]
+Crop = Annotated[int | None, typer.Option(help="The side in pixels of the centre crop.")]
+Dtype = Annotated[str, typer.Option(help="Of stored activations: float16 or float32.")]
+Maps = Annotated[bool, typer.Option("--maps", help="Store whole maps of convolutional layers.")]
+TopK = Annotated[int, typer.Option(help="Maximal patches of each channel.")]
+Batch = Annotated[int, typer.Option(help="Images in one forward pass.")]
+PartRows = Annotated[int, typer.Option(help="Rows committed together, in a new run.")]
+Threads = Annotated[int | None, typer.Option(help="Decoding threads; as many as cores.")]
+Parts = Annotated[
+    str | None,
+    typer.Option(help="A slice of the parts, such as 0::8: one task of a job array."),
+]
+MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are bad rows.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 when a row is bad.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
+Layer = Annotated[
+    str | None, typer.Option("--layer", "-l", help="By default the deepest vector layer.")
+]
+
+
+def split_layers(text: str) -> list[str]:
+    """Split `conv5, fc7` at commas."""
+    layers = [name.strip() for name in text.split(",") if name.strip()]
+    if not layers:
+        raise typer.BadParameter("name at least one layer, such as fc7", param_hint="--layers")
+    return layers
+
+
+def split_channels(text: str | None, count: int) -> list[int]:
+    """Read comma-separated channel numbers; the first 16 of `count` when there is no text."""
+    if text is None:
+        return list(range(min(16, count)))
+    try:
+        channels = [int(field) for field in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a list such as 3,17", param_hint="--channels"
+        ) from None
+    if not all(0 <= channel < count for channel in channels):
+        raise typer.BadParameter(f"channels go from 0 to {count - 1}", param_hint="--channels")
+    return channels
+
+
+def split_numbers(text: str | None, option: str) -> tuple[float, float, float] | None:
+    """Read three comma-separated numbers."""
+    if text is None:
+        return None
+    try:
+        first, second, third = (float(field) for field in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not three numbers such as 0.5,0.5,0.5", param_hint=option
+        ) from None
+    return first, second, third

@@ -1,0 +1,207 @@
+"""The main job, step by step, as functions: what `fc7 run` does and `import fc7` offers.
+
+    run = extract(source, network, ["conv5", "fc7"], "run/")     activations and maximal patches
+    index(run, "fc7")                                            the neighbour graph
+    project(run, "fc7", "umap")                                  points
+
+Each does only what is missing, so any of them may be called again after a stop.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fc7.engine.data import Source, open_source
+from fc7.engine.errors import FingerprintError, StoreError
+from fc7.engine.features import patches
+from fc7.engine.features.extract import DEFAULT_BATCH_ROWS, Extract
+from fc7.engine.features.neighbors import DEFAULT_K as DEFAULT_NEIGHBORS
+from fc7.engine.features.neighbors import AllNeighbors
+from fc7.engine.features.patches import TopPatches
+from fc7.engine.features.project import Method, Projection
+from fc7.engine.features.vectors import PIXELS
+from fc7.engine.models import Network, load_model
+from fc7.engine.store import DEFAULT_PART_ROWS, Job, Output, Report, Run, run_map, run_stage
+from fc7.engine.store.fingerprint import differences
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How to extract; none of it changes what a row means, all but the last three is recorded.
+
+    Attributes:
+        dtype: `float16` or `float32`, of stored activations.
+        maps: store whole maps of spatial layers.
+        top_k: maximal patches of each channel; 0 for none.
+        batch_rows: images in one forward pass.
+        part_rows: rows committed together.
+        threads: decoding threads.
+        parts: a slice of the parts, such as `0::8`, for one task of a job array.
+        report: called after each batch.
+    """
+
+    dtype: str = "float16"
+    maps: bool = False
+    top_k: int = patches.DEFAULT_K
+    batch_rows: int = DEFAULT_BATCH_ROWS
+    part_rows: int = DEFAULT_PART_ROWS
+    threads: int = 2
+    parts: str | None = None
+    report: Report | None = None
+
+
+def extract(
+    data: str | Path | Source,
+    model: str | Network,
+    layers: Sequence[str],
+    out: str | Path,
+    options: ExtractOptions | None = None,
+) -> Run:
+    """Extract layers of a network over a data set into a run, with their maximal patches.
+
+    Layers that the run holds already are continued or left alone; others join it.
+
+    Args:
+        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
+        model: a network, or the name of one, with its default weights.
+        layers: their names; `pixels` keeps the images themselves, 32 x 32.
+        out: the run's folder.
+        options: how.
+
+    Raises:
+        FingerprintError: the run in `out` has another source, network or options.
+    """
+    options = options or ExtractOptions()
+    source = data if isinstance(data, Source) else open_source(data)
+    network = model if isinstance(model, Network) else load_model(model)
+    wanted = list(dict.fromkeys(layers))
+    for layer in wanted:  # a wrong name is found before anything is written
+        if layer != PIXELS:
+            network.layer(layer)
+    run = Run.create(out, source, options.part_rows)
+    _check_network(run, network)
+    for name, members in _share_out(run, wanted).items():
+        job = Extract(
+            network,
+            source,
+            members,
+            name=name,
+            dtype=options.dtype,
+            maps=options.maps,
+            batch_rows=options.batch_rows,
+            threads=options.threads,
+        )
+        outputs = {output.name: output for output in job.outputs}
+        run_map(run, job, _folds(outputs, members, options.top_k), options.parts, options.report)
+    return run
+
+
+def index(
+    run: Run,
+    layer: str,
+    k: int = DEFAULT_NEIGHBORS,
+    metric: str = "l2",
+    report: Report | None = None,
+) -> Job:
+    """Find the k nearest rows of every row in one layer; see `AllNeighbors`."""
+    return run_stage(run, AllNeighbors(run, layer, k, metric, report))
+
+
+def project(
+    run: Run,
+    layer: str,
+    method: Method,
+    dimensions: int = 2,
+    sample: int | None = None,
+    seed: int = 0,
+) -> Job:
+    """Project one layer to 2 or 3 dimensions; see `Projection`."""
+    return run_stage(run, Projection(run, layer, method, dimensions, sample, seed))
+
+
+def network_of(run: Run, device: str = "auto") -> Network:
+    """Load the network that a run was extracted with.
+
+    Raises:
+        StoreError: the run has no extraction, or the network that its description leads to has
+            other weights by now.
+    """
+    for job in run.jobs().values():
+        if job.kind == "map" and "network" in job.fingerprint:
+            return _load_described(job.fingerprint["network"], device)
+    raise StoreError(f"{run.folder} holds no activations; fc7 extract makes them")
+
+
+def _load_described(described: Mapping[str, Any], device: str) -> Network:
+    network = load_model(
+        described["name"],
+        weights=described["weights"],
+        seed=described["seed"] or 0,
+        device=device,
+        precision=described["precision"],
+        mean=described["mean"],
+        std=described["std"],
+    )
+    changed = differences({"network": described}, {"network": network.describe()})
+    if changed:
+        raise StoreError(f"the run's network is not to be had any more ({'; '.join(changed)})")
+    return network
+
+
+def vector_layers(run: Run) -> list[str]:
+    """Return the run's outputs that hold one vector a row, the deepest last, pixels left out."""
+    return [
+        output.name
+        for job in run.outputs().values()
+        for output in job.outputs.values()
+        if output.name == output.attributes.get("layer") != PIXELS and len(output.shape) == 1
+    ]
+
+
+def default_vectors(run: Run) -> str:
+    """Return the deepest vector layer of a run, the one that neighbours are sought in.
+
+    Raises:
+        StoreError: it has none.
+    """
+    layers = vector_layers(run)
+    if not layers:
+        raise StoreError(
+            f"{run.folder} holds no vectors; extract a layer such as fc7 or avgpool, or name an "
+            "output such as conv5.max"
+        )
+    return layers[-1]
+
+
+def _check_network(run: Run, network: Network) -> None:
+    """Refuse a second network: `fc7` would mean two things in one run."""
+    for job in run.jobs().values():
+        before = job.fingerprint.get("network")
+        if job.kind == "map" and before is not None:
+            changed = differences({"network": before}, {"network": network.describe()})
+            if changed:
+                raise FingerprintError(
+                    f"{run.folder} was made with another network ({'; '.join(changed)}); choose "
+                    "another --out"
+                )
+
+
+def _share_out(run: Run, wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Return the jobs to run: those that hold wanted layers, and a new one for the others."""
+    held: dict[str, list[str]] = {}
+    for job in run.jobs().values():
+        if job.kind == "map" and job.name.startswith("extract"):
+            members = dict.fromkeys(o.attributes["layer"] for o in job.outputs.values())
+            held[job.name] = list(members)
+    jobs = {name: members for name, members in held.items() if set(members) & set(wanted)}
+    rest = [layer for layer in wanted if not any(layer in members for members in held.values())]
+    if rest:
+        jobs["extract" if not held else f"extract-{len(held) + 1}"] = rest
+    return jobs
+
+
+def _folds(outputs: Mapping[str, Output], layers: Sequence[str], k: int) -> list[TopPatches]:
+    if k < 1:
+        return []
+    return [TopPatches.of(outputs, layer, k) for layer in layers if layer != PIXELS]
