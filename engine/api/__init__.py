@@ -1,1 +1,66 @@
-"""fc7."""
+"""fc7: what has a convolutional network learnt? A batch engine that answers over whole data sets.
+
+    import fc7
+
+    run = fc7.extract("photos/", model="alexnet", layers=["conv5", "fc7"], out="run/")
+    run["fc7"]                          # (N, 4096), array-like over memory maps
+    run.rows                            # row, key, label, status: a pyarrow table
+    fc7.index(run, "fc7")               # every row's nearest rows
+    fc7.project(run, "fc7", "umap")     # every row as a point
+    fc7.open_store("run/")              # later, without torch
+
+Names are imported when first used, so `import fc7` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fc7.engine.data import open_source
+    from fc7.engine.errors import Fc7Error
+    from fc7.engine.features.patches import read_patches
+    from fc7.engine.features.search import find_neighbors
+    from fc7.engine.features.workflow import ExtractOptions, extract, index, project
+    from fc7.engine.models import load_model
+    from fc7.engine.report import write_report
+    from fc7.engine.store import open_store, verify
+
+_HOMES = {
+    "ExtractOptions": "fc7.engine.features.workflow",
+    "Fc7Error": "fc7.engine.errors",
+    "extract": "fc7.engine.features.workflow",
+    "find_neighbors": "fc7.engine.features.search",
+    "index": "fc7.engine.features.workflow",
+    "load_model": "fc7.engine.models",
+    "open_source": "fc7.engine.data",
+    "open_store": "fc7.engine.store",
+    "project": "fc7.engine.features.workflow",
+    "read_patches": "fc7.engine.features.patches",
+    "verify": "fc7.engine.store",
+    "write_report": "fc7.engine.report",
+}
+
+__all__ = [
+    "ExtractOptions",
+    "Fc7Error",
+    "extract",
+    "find_neighbors",
+    "index",
+    "load_model",
+    "open_source",
+    "open_store",
+    "project",
+    "read_patches",
+    "verify",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"fc7 has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

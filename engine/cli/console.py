@@ -4,9 +4,10 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fc7.engine.store import Progress, Report, Summary
+if TYPE_CHECKING:
+    from fc7.engine.store import Progress, Report, Summary
 
 INTERRUPTED, FAILED, STRICT = 130, 1, 3
 
@@ -37,7 +38,7 @@ def emit_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title:
 
 
 @contextmanager
-def progress() -> Iterator[Report]:
+def progress() -> "Iterator[Report]":
     """Yield a `Report` that draws one bar a job on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -57,7 +58,7 @@ def progress() -> Iterator[Report]:
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(step: Progress) -> None:
+        def report(step: "Progress") -> None:
             if step.job not in tasks:
                 tasks[step.job] = bars.add_task(
                     step.job, total=step.total, completed=step.done, rate="", split=""
@@ -69,7 +70,7 @@ def progress() -> Iterator[Report]:
         yield report
 
 
-def summary_lines(summary: Summary) -> list[str]:
+def summary_lines(summary: "Summary") -> list[str]:
     """Say what a map did, what was bad, and what to do about it."""
     lines = [f"{summary.job}: {summary.rows} rows, {summary.computed} of them now"]
     if summary.wall_seconds:

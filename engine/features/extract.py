@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from fc7.engine.data import Source, read_rows
-from fc7.engine.data.reader import Row
+from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.source import Source
 from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
@@ -28,6 +28,21 @@ from fc7.kernels import spatial_max
 DEFAULT_BATCH_ROWS = 32
 PIXELS_SIDE = 32
 _LOOKAHEAD_BATCHES = 2
+
+
+class ImageStream:
+    """Images on their way, with the seconds spent on reading and decoding them."""
+
+    def __init__(self, rows: Iterator[Row], times: ReadTimes) -> None:
+        self._rows, self._times = rows, times
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of reading and of decoding, transform included, summed over the threads."""
+        return {"read": self._times.read_seconds, "decode": self._times.decode_seconds}
 
 
 class Extract:
@@ -89,13 +104,16 @@ class Extract:
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead, two batches deep."""
-        return read_rows(
+        times = ReadTimes()
+        rows = read_rows(
             self._source,
             numbers,
             self._network.transform,
             threads=self._threads,
             lookahead=_LOOKAHEAD_BATCHES * self._batch_rows,
+            times=times,
         )
+        return ImageStream(rows, times)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
         """Yield the activations of each batch in turn.

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.errors import BadImage
-from fc7.engine.store.job import Arrays, Map, Output
+from fc7.engine.store.job import Arrays, Map, Output, RowStream
 from fc7.engine.store.part import Part, PartWriter
 from fc7.engine.store.run import Job
 
@@ -27,8 +27,8 @@ _QUEUED_WRITES = 4
 class Clock:
     """Seconds by kind of work: the reader's own, forward, wait and write."""
 
-    def __init__(self, reading: Mapping[str, float]) -> None:
-        self._reading = reading
+    def __init__(self, stream: RowStream) -> None:
+        self._stream = stream
         self._mine = {"forward": 0.0, "wait": 0.0, "write": 0.0}
         self._lock = threading.Lock()
         self._marked, self._marked_wall = self.totals(), time.perf_counter()
@@ -41,7 +41,7 @@ class Clock:
     def totals(self) -> dict[str, float]:
         """Return the seconds by kind since the clock was made."""
         with self._lock:
-            return {**self._reading, **self._mine}
+            return {**self._stream.seconds, **self._mine}
 
     def lap(self) -> tuple[dict[str, float], float]:
         """Return the seconds by kind, and of wall time, since the last lap."""

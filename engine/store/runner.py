@@ -98,7 +98,7 @@ def run_map(
     if pending:
         stream = job.rows(numbers)
         rows = iter(stream)
-        clock = Clock(stream.seconds)
+        clock = Clock(stream)
         try:
             with Writer() as writer:
                 for part in pending:

@@ -1,0 +1,227 @@
+"""The command line as a person types it: outcomes, exit codes, one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fc7.engine.cli.main import app, main
+from fc7.engine.store import open_store
+
+VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+
+
+class Shell:
+    """Types `fc7 ARGUMENTS` and keeps what came back."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.patch = capsys, patch
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self.patch.setattr(sys, "argv", ["fc7", *map(str, arguments)])
+        try:
+            main()
+            code: object = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = self.capsys.readouterr()
+        assert isinstance(code, int)
+        return code, out, err
+
+
+@pytest.fixture
+def fc7(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 48 rows, by the command itself."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    command = [sys.executable, "-m", "fc7.engine.cli.main", "demo", "--rows", "48", "--json"]
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["rows"] == 48
+    assert Path(outcome["report"]).stat().st_size < 25_000_000
+    return out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(fc7: Shell, verb: str) -> None:
+    code, out, _ = fc7(verb, "--help")
+    assert code == 0
+    assert f"fc7 {verb}" in out
+
+
+def test_demo_makes_everything_the_report_needs(made: Path) -> None:
+    run = open_store(made)
+    assert {"fc7", "fc6", "conv1.max", "conv5.argmax", "pixels"} <= set(run.outputs())
+    for job in ("neighbors-fc7", "neighbors-pixels", "project-fc7-umap", "project-fc7-tsne"):
+        assert run.job(job).is_complete, job
+    for method in ("pca", "umap", "tsne"):
+        points = run.job(f"project-fc7-{method}").result("coordinates")
+        assert points.shape == (48, 2)
+        assert np.isfinite(points).all()
+
+
+def test_the_same_command_again_changes_nothing(made: Path, fc7: Shell) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (made / "jobs").rglob("*") if p.is_file()}
+    code, out, err = fc7("demo", "--rows", 48, "--out", made, "--json")
+    assert code == 0, err
+    assert all(job["computed"] == 0 for job in json.loads(out)["jobs"])
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_neighbors_of_rows_and_files(made: Path, fc7: Shell, tmp_path: Path) -> None:
+    from fc7.engine.data import open_source
+
+    source = open_source("shapes:48:0")
+    image = source.decode(source.read(5)).permute(1, 2, 0).numpy()
+    Image.fromarray(image).save(tmp_path / "five.png")
+    code, out, err = fc7("neighbors", made, 5, tmp_path / "five.png", "-k", 3, "--json")
+    assert code == 0, err
+    by_row, by_file = json.loads(out)["queries"]
+    assert 5 not in [hit["row"] for hit in by_row["neighbors"]], "a row is not its own neighbour"
+    # The file is row 5's picture, which is in the run: it comes first, at no distance.
+    assert by_file["neighbors"][0]["row"] == 5
+    assert by_file["neighbors"][0]["distance"] < 0.05 * by_row["neighbors"][0]["distance"]
+    assert [hit["row"] for hit in by_file["neighbors"][1:]] == [
+        hit["row"] for hit in by_row["neighbors"][:2]
+    ]
+    vectors = np.maximum(np.asarray(open_store(made)["fc7"], dtype=np.float64), 0)
+    distances = np.linalg.norm(vectors - vectors[5], axis=1)
+    distances[5] = np.inf
+    np.testing.assert_allclose(
+        [hit["distance"] for hit in by_row["neighbors"]], np.sort(distances)[:3], rtol=1e-5
+    )
+    code, out, _ = fc7("neighbors", made, 5, "-k", 3)
+    assert code == 0
+    assert by_row["neighbors"][0]["key"] in out
+
+
+def test_patches_as_table_json_and_picture(made: Path, fc7: Shell, tmp_path: Path) -> None:
+    code, out, err = fc7("patches", made, "-l", "conv5", "--channels", "2,7", "-k", 3, "--json")
+    assert code == 0, err
+    listed = json.loads(out)["patches"]
+    assert [(entry["channel"], entry["rank"]) for entry in listed] == [
+        (channel, rank) for channel in (2, 7) for rank in (1, 2, 3)
+    ]
+    picture = tmp_path / "conv5.png"
+    code, _, err = fc7("patches", made, "-l", "conv5", "--out", picture)
+    assert code == 0, err
+    assert min(Image.open(picture).size) > 64
+
+
+def test_verify_finds_nothing_then_the_damage(made: Path, fc7: Shell, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    code, _, err = fc7("verify", copy)
+    assert (code, "0 damaged" in err) == (0, True)
+    part = copy / "jobs/extract/fc7/part-000000.npy"
+    data = bytearray(part.read_bytes())
+    data[-3] ^= 4
+    part.write_bytes(data)
+    code, out, _ = fc7("verify", copy, "--json")
+    assert code == 1
+    assert [Path(d["path"]) for d in json.loads(out)["damage"]] == [part]
+
+
+def test_index_and_project_and_report(made: Path, fc7: Shell, tmp_path: Path) -> None:
+    code, out, err = fc7("index", made, "--layer", "fc6", "-k", 10, "--kind", "flat", "--json")
+    assert code == 0, err
+    assert json.loads(out)["graph"]["k"] == 10
+    code, out, err = fc7("project", made, "--method", "pca", "--dimensions", 3, "--json")
+    assert code == 0, err
+    assert open_store(made).job("project-fc7-pca").result("coordinates").shape == (48, 3)
+    code, out, err = fc7("report", made, "--out", tmp_path / "r.html", "--json")
+    assert code == 0, err
+    assert (tmp_path / "r.html").stat().st_size == json.loads(out)["bytes"]
+
+
+def test_layers_lists_names_shapes_and_fields(fc7: Shell) -> None:
+    code, out, err = fc7("layers", "alexnet", "--json")
+    assert code == 0, err
+    listed = {entry["name"]: entry for entry in json.loads(out)["layers"]}
+    assert listed["conv5"]["shape"] == [256, 13, 13]
+    # 163 pixels every 16: the published receptive field of AlexNet's conv5.
+    assert listed["conv5"]["receptive_field"]["size"] == [163, 163]
+    assert listed["conv5"]["receptive_field"]["stride"] == [16, 16]
+    assert listed["fc7"]["bytes_per_row"] == 8192
+
+
+def test_plan_predicts_the_bytes_of_a_run(made: Path, fc7: Shell) -> None:
+    layers = "conv1,conv2,conv3,conv5,fc6,fc7"
+    code, out, err = fc7(
+        "plan", "shapes:48:0", "--model", "tiny-shapes", "--layers", layers, "--json"
+    )
+    assert code == 0, err
+    steps = {step["name"]: step for step in json.loads(out)["steps"]}
+    run = open_store(made)
+    for name in ("conv5.max", "conv5.argmax", "fc7"):
+        assert steps[f"extract {name}"]["disk_bytes"] == run[name].nbytes
+    assert steps["all"]["seconds"] > 0
+
+
+def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (70, 70), "red").save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"")
+    arguments = ("extract", folder, "-m", "tiny-shapes", "-l", "fc7", "--out", tmp_path / "run")
+    code, _, err = fc7(*arguments)
+    assert code == 0
+    assert "1 bad rows" in err
+    assert fc7(*arguments, "--strict")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "no/such/folder", "--out", "OUT"], "no/such/folder"),
+        (["run", "shapes:9:0", "-m", "alexnett", "--out", "OUT"], "alexnet"),
+        (["run", "shapes:9:0", "-m", "tiny-shapes", "-l", "fc9", "--out", "OUT"], "fc7"),
+        (["extract", "shapes:9:0", "-m", "tiny-shapes", "--dtype", "int3", "-o", "OUT"], "float16"),
+        (["neighbors", "OUT", "1"], "no run in"),
+        (["verify", "OUT"], "no run in"),
+        (["report", "OUT"], "no run in"),
+        (["layers", "nothing:here"], "nothing"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    fc7: Shell, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    code, out, err = fc7(*arguments)
+    assert code == 1
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("fc7: ")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "shapes:9:0"],
+        ["run", "shapes:9:0", "--out", "x", "--mean", "1,2"],
+        ["extract", "shapes:9:0", "--out", "x", "--layers", ","],
+        ["demo", "--rows", "3"],
+        ["fly"],
+    ],
+)
+def test_wrong_usage_ends_with_2(fc7: Shell, arguments: list[str]) -> None:
+    assert fc7(*arguments)[0] == 2
+
+
+def test_neighbors_of_what_is_not_there(made: Path, fc7: Shell, tmp_path: Path) -> None:
+    for query, message in ((48, "48"), (-1, "-1"), (tmp_path / "no.jpg", "no.jpg")):
+        code, _, err = fc7("neighbors", made, "--", query)
+        assert code == 1
+        assert message in err
