@@ -4,18 +4,21 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fc7.engine.data import Source
-from fc7.engine.errors import BadImage, SourceError
+from fc7.engine.errors import BadImage, LayerError, SourceError
 from fc7.engine.features.extract import Extract, is_map, layer_outputs
 from fc7.engine.features.neighbors import DEFAULT_K
 from fc7.engine.features.patches import DEFAULT_K as DEFAULT_TOP
 from fc7.engine.models import Network, receptive_field
 from fc7.engine.store import DEFAULT_PART_ROWS
 from fc7.kernels import empty_topk
+
+if TYPE_CHECKING:
+    from fc7.indexing import Cost
 
 _DECODED_ROWS = 16
 _TIMED_BATCHES = 2
@@ -129,8 +132,6 @@ def list_layers(network: Network, every: bool = False) -> list[dict[str, Any]]:
 
 
 def _has_layer(network: Network, path: str) -> bool:
-    from fc7.engine.errors import LayerError
-
     try:
         network.layer(path)
     except LayerError:
@@ -182,13 +183,18 @@ def _vector_steps(rows: int, network: Network, layers: Sequence[str]) -> list[St
     vectors = [network.layer(name) for name in layers if not is_map(network.layer(name))]
     if not vectors or rows < 2:
         return []
-    from fc7.indexing.memory import predict_neighbors, predict_projection
+    from fc7.indexing import neighbors_cost, pca_cost, tsne_cost, umap_cost
 
     width = int(np.prod(vectors[-1].shape))
     k = min(DEFAULT_K, rows - 1)
-    costs = [("neighbour graph", predict_neighbors(rows, width, k))]
-    costs += [(name, predict_projection(name, rows, width, k)) for name in ("pca", "umap", "tsne")]
+    layer = vectors[-1].name
     return [
-        Step(name, cost.disk_bytes, cost.memory_bytes, cost.seconds, cost.note)
-        for name, cost in costs
+        _indexing_step("neighbour graph", neighbors_cost(rows, width, k), f"{k} of each row"),
+        _indexing_step("pca", pca_cost(rows, width, 2), f"of {layer}"),
+        _indexing_step("umap", umap_cost(rows, width), f"of {layer}, on the graph"),
+        _indexing_step("tsne", tsne_cost(rows, width), f"of {layer}, on the graph"),
     ]
+
+
+def _indexing_step(name: str, cost: "Cost", note: str) -> Step:
+    return Step(name, cost.disk_bytes, cost.memory_bytes, cost.seconds, note)

@@ -18,7 +18,7 @@ from fc7.engine.errors import BadImage, SourceError, StoreError
 from fc7.engine.features.neighbors import neighbors_job
 from fc7.engine.features.vectors import PIXELS, Vectors, open_vectors
 from fc7.engine.features.workflow import network_of
-from fc7.engine.store import Run
+from fc7.engine.store import Job, Run
 from fc7.indexing import Index, IndexPlan, Neighbors, build_index, choose_index, open_index
 from fc7.indexing.plan import plan_index
 
@@ -177,12 +177,9 @@ class _Searcher:
         self._index: Index | None = None
 
     def of_row(self, row: int, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        jobs = self._run.jobs()
-        graph = jobs.get(neighbors_job(self._layer))
-        record = graph.result_record() if graph else None
-        if graph and record and record["info"]["metric"] == self._metric:
-            if k <= record["info"]["k"] and self._is_current(graph.fingerprint):
-                return graph.result("ids")[row, :k], graph.result("distances")[row, :k]
+        graph = self._current(neighbors_job(self._layer))
+        if graph is not None and k <= graph.fingerprint["k"]:
+            return graph.result("ids")[row, :k], graph.result("distances")[row, :k]
         place = int(self._vectors.from_rows(np.array([row]))[0])
         query = np.asarray(self._vectors[place], dtype=np.float32)
         ids, distances = self.of(query, k + 1)
@@ -199,15 +196,19 @@ class _Searcher:
         return self._vectors.to_rows(found.ids)[0], found.distances[0]
 
     def _open(self) -> Index:
-        job = self._run.jobs().get(index_job(self._layer))
-        record = job.result_record() if job else None
-        if job and record and record["info"]["metric"] == self._metric:
-            if self._is_current(job.fingerprint):
-                return open_index(job.folder / "result", self._vectors)
+        job = self._current(index_job(self._layer))
+        if job is not None:
+            return open_index(job.folder / "result", self._vectors)
         return build_index(self._vectors, "flat", self._metric)
 
-    def _is_current(self, fingerprint: Mapping[str, Any]) -> bool:
-        return bool(fingerprint["input"] == self._run.outputs()[self._layer].digest)
+    def _current(self, name: str) -> Job | None:
+        """Return a finished job of that name over these vectors and this metric, or None."""
+        job = self._run.jobs().get(name)
+        if job is None or job.result_record() is None:
+            return None
+        made_from = job.fingerprint["input"], job.fingerprint["metric"]
+        wanted = self._run.outputs()[self._layer].digest, self._metric
+        return job if made_from == wanted else None
 
 
 class _Namer:
