@@ -1,0 +1,341 @@
+"""Networks by name: torchvision's classifiers, the built-in ones, and a function of one's own."""
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fc7.engine.data.transform import Transform
+from fc7.engine.errors import ModelError
+from fc7.engine.models.dryrun import Observer, dry_run
+from fc7.engine.models.network import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Network,
+    Precision,
+    first_line,
+)
+from fc7.engine.models.state import fit_state, read_state
+
+# Sides in pixels to try on a network that does not say which it takes, the usual one first.
+_SIDES = (224, 256, 299, 384, 32, 64, 96, 128, 28, 48)
+_SMALL_SIDE = 96
+_NATIVE_SIDE = {"inception_v3": 299}
+# What torchvision sets together with its own weights, ported from another framework.
+_PORTED = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """A bare model with what its weights say of images and classes; None where they say nothing."""
+
+    model: nn.Module
+    weights: str
+    seed: int | None = None
+    transform: Transform | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    labels: tuple[str, ...] | None = None
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Network:
+    """Return a frozen network.
+
+    The transform is the one the weights were trained for, where they are torchvision's own;
+    otherwise the short side becomes 256 pixels and the middle 224 x 224 are kept (built-in
+    networks: their own size; others that do not take 224 pixels: the first common size that they
+    take), normalised as ImageNet unless `mean` and `std` say otherwise.
+
+    Args:
+        name: a torchvision classifier ("alexnet"), "tiny-shapes" or "tiny-cifar10", or
+            "module:function", a function without arguments that returns an nn.Module; the module
+            is looked for in the current folder, then among those installed.
+        weights: None or "default" for the best that torchvision has (downloaded once) or for what
+            a built-in network or a function comes with; a name of torchvision's
+            ("IMAGENET1K_V2"); "random"; or a file, `.safetensors` or a state dict of torch.save.
+        seed: draws the random weights, and is set while a function of one's own runs.
+        device: as torch names it, or "auto".
+        precision: of weights and activations: fp32, bf16 or fp16.
+        mean: per channel of an image in [0, 1], instead of the weights' own.
+        std: likewise.
+
+    Raises:
+        ModelError: no such network or weights, a download that failed, a file that does not fit.
+    """
+    asked = "default" if weights is None else str(weights)
+    if ":" in name:
+        recipe = _own(name, asked, seed)
+    elif name in _tiny_names():
+        recipe = _tiny(name, asked, seed)
+    elif name in _torchvision_names():
+        recipe = _torchvision(name, asked, seed)
+    else:
+        names = [*_tiny_names(), *_torchvision_names()]
+        close = difflib.get_close_matches(name, names, n=4) or names[:6]
+        raise ModelError(
+            f"no network {name!r}; did you mean {', '.join(close)}? Any torchvision classifier, "
+            f"{', '.join(_tiny_names())} and module:function will do"
+        )
+    return Network(
+        recipe.model,
+        name,
+        weights=recipe.weights,
+        transform=recipe.transform or _usual_transform(_side(name, recipe.model)),
+        mean=recipe.mean if mean is None else mean,
+        std=recipe.std if std is None else std,
+        labels=recipe.labels,
+        seed=recipe.seed,
+        device=device,
+        precision=precision,
+    )
+
+
+def _tiny_names() -> list[str]:
+    from fc7.engine.models.tiny import TINY
+
+    return list(TINY)
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision.models
+
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def _tiny(name: str, asked: str, seed: int) -> _Recipe:
+    from fc7.engine.models.tiny import TINY, build_tiny, load_tiny
+
+    config = TINY[name]
+    label = asked
+    if asked == "default":
+        model: nn.Module = load_tiny(name)
+    else:
+        with _seeded(seed):
+            model = build_tiny(name)
+        if asked != "random":
+            file = _file(asked, f"{name}: give default, random or an existing file")
+            fit_state(model, read_state(file), str(file), name)
+            label = file.name
+    return _Recipe(
+        model,
+        label,
+        seed=seed if asked == "random" else None,
+        transform=Transform(
+            resize=config.input_size[0],
+            crop=config.input_size[0],
+            interpolation="bilinear",
+            antialias=True,
+        ),
+        mean=config.mean,
+        std=config.std,
+        labels=config.labels,
+    )
+
+
+def _torchvision(name: str, asked: str, seed: int) -> _Recipe:
+    from torchvision.models import get_model_weights
+
+    choices = {entry.name: entry for entry in get_model_weights(name)}
+    if asked == "random":
+        with _seeded(seed):
+            return _Recipe(_build(name), "random", seed=seed)
+    entry = get_model_weights(name).DEFAULT if asked == "default" else choices.get(asked.upper())
+    if entry is not None:
+        return _published(name, entry, _download(name, entry))
+    hint = f"{name}: give default, random, {', '.join(choices)} or an existing file"
+    file = _file(asked, hint)
+    state = read_state(file)
+    for entry in choices.values():
+        # torchvision's own file under its own name, as someone without a network brings it along.
+        if entry.url.rsplit("/", 1)[-1] == file.name:
+            return _published(name, entry, _filled(name, state, file, **_options(name, entry)))
+    return _Recipe(_filled(name, state, file), file.name)
+
+
+def _published(name: str, entry: Any, model: nn.Module) -> _Recipe:
+    """Describe weights that torchvision published by what it published with them."""
+    preset = entry.transforms()
+    return _Recipe(
+        model,
+        entry.name,
+        transform=Transform(
+            resize=int(preset.resize_size[0]),
+            crop=int(preset.crop_size[0]),
+            interpolation=preset.interpolation.value,
+            antialias=bool(preset.antialias),
+        ),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        labels=tuple(entry.meta["categories"]),
+    )
+
+
+def _options(name: str, entry: Any) -> dict[str, Any]:
+    options: dict[str, Any] = dict(_PORTED.get(name, {}))
+    if name.startswith("vit_"):
+        options["image_size"] = entry.meta["min_size"][0]
+    return options
+
+
+def _build(name: str, **options: Any) -> nn.Module:
+    from torchvision.models import get_model
+
+    if name in _PORTED:
+        # Their auxiliary classifiers serve training only; their own initial weights are asked
+        # for because torchvision announces that it will stop drawing them.
+        options = {"aux_logits": False, "init_weights": True} | options
+    model: nn.Module = get_model(name, weights=None, **options)
+    return model
+
+
+def _filled(name: str, state: dict[str, Tensor], file: Path, **options: Any) -> nn.Module:
+    """Build the network for as many classes as the file's weights have, and fill it with them."""
+    with _seeded(0):
+        model = _build(name, **options)
+        last, expected = list(model.state_dict().items())[-1]
+        if last in state and state[last].ndim and len(state[last]) != len(expected):
+            model = _build(name, **options, num_classes=len(state[last]))
+    fit_state(model, state, str(file), name)
+    return model
+
+
+def _download(name: str, entry: Any) -> nn.Module:
+    from torchvision.models import get_model
+
+    try:
+        with _seeded(0):
+            model: nn.Module = get_model(name, weights=entry, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"cannot get the weights {entry.name} of {name} from {entry.url} "
+            f"({first_line(error)}); ask for random ones (--weights random) or bring a file "
+            f"(--weights FILE)"
+        ) from error
+    return model
+
+
+def _own(name: str, asked: str, seed: int) -> _Recipe:
+    if asked == "random":
+        raise ModelError(
+            f"{name} makes its own weights; leave the weights out, or name a file of them"
+        )
+    with _current_folder(), _seeded(seed):
+        model = _call_own(name)
+    if asked == "default":
+        return _Recipe(model, "own", seed=seed)
+    file = _file(asked, f"{name}: leave them out, or give an existing file")
+    fit_state(model, read_state(file), str(file), name)
+    return _Recipe(model, file.name)
+
+
+def _call_own(name: str) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise ModelError(f"{name} does not import: {_where(error)}") from error
+        raise ModelError(
+            f"no module {module_name!r} for {name}, neither in {os.getcwd()} nor installed"
+        ) from error
+    except Exception as error:
+        raise ModelError(f"{name} does not import: {_where(error)}") from error
+    function: Callable[[], Any] | None = getattr(module, function_name, None)
+    if not callable(function):
+        own = [key for key, value in vars(module).items() if _is_own(value, module_name)]
+        raise ModelError(
+            f"no function {function_name!r} in {module_name}; it has {', '.join(own) or 'none'}"
+        )
+    try:
+        model = function()
+    except Exception as error:
+        raise ModelError(f"{name} failed: {_where(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name} must return an nn.Module, not a {type(model).__name__}")
+    return model
+
+
+def _is_own(value: Any, module: str) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module
+
+
+def _where(error: BaseException) -> str:
+    """Return what went wrong and on which line, for an error in code that is not ours."""
+    if isinstance(error, SyntaxError):
+        return f"{first_line(error)}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{first_line(error)} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let imports find the current folder first, as `python file.py` does."""
+    importlib.invalidate_caches()
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` on the CPU, and leave torch's generator as it was."""
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def _file(asked: str, hint: str) -> Path:
+    file = Path(asked).expanduser()
+    if not file.is_file():
+        raise ModelError(f"no weights {asked!r} for {hint}")
+    return file
+
+
+def _side(name: str, model: nn.Module) -> int:
+    """Return the first common side in pixels on which the network runs."""
+    if name in _NATIVE_SIDE:
+        return _NATIVE_SIDE[name]
+    reason: Exception | None = None
+    for side in _SIDES:
+        try:
+            dry_run(model.eval(), (side, side), Observer)
+        except Exception as error:
+            reason = reason or error
+        else:
+            return side
+    sides = ", ".join(map(str, _SIDES))
+    assert reason is not None
+    raise ModelError(
+        f"{name} runs on square images of none of {sides} pixels; at {_SIDES[0]}: "
+        f"{first_line(reason)}"
+    ) from reason
+
+
+def _usual_transform(side: int) -> Transform:
+    """ImageNet's: the middle 224 of 256 pixels. Small images are seldom cropped: all of them."""
+    resize = side if side <= _SMALL_SIDE else round(side * 256 / 224)
+    return Transform(resize=resize, crop=side, interpolation="bilinear", antialias=True)
