@@ -195,17 +195,14 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
     from fc7.engine.features.vectors import PIXELS
     from fc7.engine.features.workflow import index, project, vector_layers
     from fc7.engine.report import write_report
-    from fc7.engine.store import Progress
 
     with progress() as report:
         vectors = vector_layers(made)[-1:]
         for layer in [*vectors, PIXELS]:
             index(made, layer, report=report)
         for layer in vectors:
-            for number, method in enumerate(METHODS):
-                report(Progress(f"project {layer}", number, len(METHODS)))
-                project(made, layer, method, sample=sample, seed=seed)
-            report(Progress(f"project {layer}", len(METHODS), len(METHODS)))
+            for method in METHODS:
+                project(made, layer, method, sample=sample, seed=seed, report=report)
         return write_report(made, network=network)
 
 

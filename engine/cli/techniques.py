@@ -168,10 +168,10 @@ def project(
     name = layer or default_vectors(opened)
     outcome = {}
     for method in (text.strip() for text in methods.split(",")):
-        if method != "pca" and sample is None:
-            with progress() as report:
+        with progress() as report:
+            if method != "pca" and sample is None:
                 build_graph(opened, name, report=report)
-        job = project_layer(opened, name, method, dimensions, sample, seed)
+            job = project_layer(opened, name, method, dimensions, sample, seed, report)
         outcome[method] = {"folder": str(job.folder), **(job.result_record() or {})["info"]}
         if not json:
             say(f"{job.folder / 'result' / 'coordinates.npy'}: {outcome[method]['rows']} points")

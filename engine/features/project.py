@@ -1,7 +1,7 @@
 """Projections: every row as a point in 2 or 3 dimensions, by PCA, UMAP or t-SNE.
 
 A stage whose array is `coordinates` (N, dimensions) float32, NaN for rows that were not projected.
-UMAP and t-SNE start from the run's one neighbour graph and from the first 50 principal components,
+UMAP and t-SNE work on the run's one neighbour graph and start from the first principal components,
 so the neighbours they try to keep are the very ones that `fc7 neighbors` shows.
 """
 
@@ -15,13 +15,13 @@ import numpy as np
 from fc7.engine.errors import StoreError
 from fc7.engine.features.neighbors import neighbors_job, read_graph
 from fc7.engine.features.vectors import Vectors, open_vectors
-from fc7.engine.store import Run
+from fc7.engine.store import Progress, Report, Run
 from fc7.indexing import all_neighbors, pca, tsne, umap
 
 Method = Literal["pca", "umap", "tsne"]
 METHODS: tuple[Method, ...] = get_args(Method)
-_COMPONENTS = 50
 _SAMPLE_NEIGHBORS = 90
+_UMAP_NEIGHBORS, _PERPLEXITY = 15, 30.0
 
 
 def projection_job(layer: str, method: str) -> str:
@@ -40,6 +40,7 @@ class Projection:
         dimensions: 2 or 3.
         sample: project this many rows, chosen at random; all by default.
         seed: of everything random.
+        report: called as it goes on.
 
     Raises:
         StoreError: an unknown method, or no such output.
@@ -49,10 +50,11 @@ class Projection:
         self,
         run: Run,
         layer: str,
-        method: Method,
+        method: str,
         dimensions: int = 2,
         sample: int | None = None,
         seed: int = 0,
+        report: Report | None = None,
     ) -> None:
         if method not in METHODS:
             raise StoreError(f"no projection {method!r}; there are {', '.join(METHODS)}")
@@ -60,7 +62,7 @@ class Projection:
             raise StoreError(f"{dimensions} dimensions; a projection has 2 or 3")
         self.name = projection_job(layer, method)
         self._run, self._layer, self._method = run, layer, method
-        self._dimensions, self._seed = dimensions, seed
+        self._dimensions, self._seed, self._report = dimensions, seed, report
         self._vectors = open_vectors(run, layer)
         self._sample = sample if sample is not None and sample < len(self._vectors) else None
 
@@ -109,10 +111,23 @@ class Projection:
             model = pca(vectors, self._dimensions, seed=self._seed)
             ratio = [round(float(share), 6) for share in model.explained_variance_ratio]
             return model.transform(vectors), {"explained_variance_ratio": ratio}
-        reduced = pca(vectors, min(_COMPONENTS, few), seed=self._seed).transform(vectors)
         if self._sample is None:
             graph = read_graph(self._run, vectors, self._layer)
         else:
             graph = all_neighbors(vectors, min(_SAMPLE_NEIGHBORS, len(vectors) - 1))
-        project = umap if self._method == "umap" else tsne
-        return project(reduced, graph, dimensions=self._dimensions, seed=self._seed), {}
+        k = graph.ids.shape[1]
+        if self._method == "umap":
+            around = min(_UMAP_NEIGHBORS, k + 1)
+            points = umap(
+                vectors, graph, self._dimensions, self._seed, around, progress=self._progress
+            )
+            return points, {"n_neighbors": around}
+        perplexity = min(_PERPLEXITY, k / 3)
+        points = tsne(
+            vectors, graph, self._dimensions, perplexity, self._seed, progress=self._progress
+        )
+        return points, {"perplexity": perplexity}
+
+    def _progress(self, done: int, total: int) -> None:
+        if self._report:
+            self._report(Progress(self.name, done, total))

@@ -19,7 +19,7 @@ from fc7.engine.features.extract import DEFAULT_BATCH_ROWS, Extract
 from fc7.engine.features.neighbors import DEFAULT_K as DEFAULT_NEIGHBORS
 from fc7.engine.features.neighbors import AllNeighbors
 from fc7.engine.features.patches import TopPatches
-from fc7.engine.features.project import Method, Projection
+from fc7.engine.features.project import Projection
 from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import DEFAULT_PART_ROWS, Job, Output, Report, Run, run_map, run_stage
@@ -111,13 +111,14 @@ def index(
 def project(
     run: Run,
     layer: str,
-    method: Method,
+    method: str,
     dimensions: int = 2,
     sample: int | None = None,
     seed: int = 0,
+    report: Report | None = None,
 ) -> Job:
     """Project one layer to 2 or 3 dimensions; see `Projection`."""
-    return run_stage(run, Projection(run, layer, method, dimensions, sample, seed))
+    return run_stage(run, Projection(run, layer, method, dimensions, sample, seed, report))
 
 
 def network_of(run: Run, device: str = "auto") -> Network:

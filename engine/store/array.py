@@ -62,7 +62,7 @@ class PartedArray:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False and len(self._paths) != 1:
             raise ValueError("the array lies in several parts: it cannot be had without a copy")
-        whole = self[:]
+        whole: NDArray[Any] = self[:]
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> NDArray[Any]:

@@ -64,8 +64,13 @@ class RowStream(Protocol):
 class Map(Protocol):
     """Rows in, arrays out."""
 
-    name: str
-    outputs: Sequence[Output]
+    @property
+    def name(self) -> str:
+        """The job's name in the run."""
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """The arrays it makes."""
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything that the arrays depend on, as JSON."""
@@ -83,8 +88,13 @@ class Map(Protocol):
 class Fold(Protocol):
     """Arrays of a part in, a small state out; states merge into one result."""
 
-    name: str
-    inputs: Sequence[str]
+    @property
+    def name(self) -> str:
+        """The job's name in the run."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The outputs, of one map, that it folds."""
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything beyond its inputs that the result depends on, as JSON."""
@@ -102,7 +112,9 @@ class Fold(Protocol):
 class Stage(Protocol):
     """One folder, built as a whole."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The job's name in the run."""
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything that the files depend on, as JSON."""

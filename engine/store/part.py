@@ -149,7 +149,7 @@ class _ArrayFile:
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
         for chunk in np.split(np.arange(len(rows)), breaks):
             if len(chunk) and self._row_bytes:
-                block = memoryview(values[chunk[0] : chunk[-1] + 1]).cast("B")
+                block = values[chunk[0] : chunk[-1] + 1].data.cast("B")
                 self._write_all(block, self._header_bytes + int(rows[chunk[0]]) * self._row_bytes)
 
     def _write_all(self, block: memoryview, offset: int) -> None:
