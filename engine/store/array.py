@@ -74,7 +74,7 @@ class PartedArray:
             return np.asarray(rows[(slice(None), *rest)])
         if isinstance(index, int | np.integer):
             row = self._checked(np.asarray([index]))[0]
-            return self._part(int(row) // self._part_rows)[int(row) % self._part_rows]
+            return np.asarray(self._part(int(row) // self._part_rows)[int(row) % self._part_rows])
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:

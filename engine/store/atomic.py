@@ -4,11 +4,11 @@ Everything is first written under a hidden temporary name that holds a uuid, flu
 renamed, and the folder that holds the name is flushed too (a rename alone can be lost on a crash).
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
-# Another process may be building the same folder now; one that died left its own behind.
-_STALE_SECONDS = 24 * 3600
 
 
 def temporary_beside(path: Path) -> Path:
@@ -50,8 +48,21 @@ def publish(temporary: Path, path: Path) -> None:
     flush_folder(path.parent)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock: other processes, and other threads, wait for it.
+
+    The lock goes with the process that holds it, however that ends. Not reentrant.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON at `path`, whole or not at all."""
+    """Write `value` as JSON at `path`, whole or not at all; one writer of a path at a time."""
+    remove_stale(path.parent, path.name)
     temporary = temporary_beside(path)
     try:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -64,12 +75,10 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of `path` when the block succeeds.
 
-    An older folder at `path` is removed only after its successor is complete on the disk.
+    An older folder at `path` is removed only after its successor is complete on the disk. One
+    process makes a path at a time.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
+    remove_stale(path.parent, path.name)
     temporary = temporary_beside(path)
     temporary.mkdir()
     try:
@@ -90,7 +99,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 def remove_stale(folder: Path, final_name: str) -> None:
     """Remove what an interrupted writer of `folder / final_name` left behind."""
     for leftover in folder.glob(f".{final_name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -80,7 +80,6 @@ class PartWriter:
         self._folder, self._part = job_folder, part
         self._files: dict[str, _ArrayFile] = {}
         (job_folder / "commits").mkdir(parents=True, exist_ok=True)
-        remove_stale(job_folder / "commits", f"{part.name}.json")
         try:
             for name, (shape, dtype) in arrays.items():
                 path = array_path(job_folder, name, part)

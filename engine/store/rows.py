@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fc7.engine.store.atomic import publish, temporary_beside
+from fc7.engine.store.atomic import publish, remove_stale, temporary_beside
 
 if TYPE_CHECKING:
     from fc7.engine.store.run import SourceLike
@@ -38,6 +38,7 @@ def write(path: Path, source: "SourceLike") -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
+    remove_stale(path.parent, path.name)
     schema, temporary = _schema(), temporary_beside(path)
     try:
         with parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
@@ -62,6 +63,7 @@ def set_status(path: Path, bad: Mapping[int, tuple[str, str]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
+    remove_stale(path.parent, path.name)
     schema, temporary = _schema(), temporary_beside(path)
     try:
         with (

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.store import rows as rows_table
 from fc7.engine.store.array import PartedArray
-from fc7.engine.store.atomic import write_json
+from fc7.engine.store.atomic import locked, write_json
 from fc7.engine.store.fingerprint import differences, digest
 from fc7.engine.store.job import Output
 from fc7.engine.store.part import (
@@ -165,7 +165,13 @@ class Run:
             return run
         if folder.exists() and (not folder.is_dir() or any(_visible(folder))):
             raise StoreError(f"{folder} is not empty and not a run; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            if not (folder / "run.json").exists():
+                cls._make(folder, source, part_rows)
+        return cls.create(folder, source, part_rows)
+
+    @classmethod
+    def _make(cls, folder: Path, source: SourceLike, part_rows: int) -> None:
         rows_table.write(folder / "rows.parquet", source)
         meta = {
             "format": FORMAT,
@@ -176,7 +182,6 @@ class Run:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / "run.json", meta)
-        return cls(folder)
 
     def check_source(self, source: SourceLike) -> None:
         """Raise FingerprintError when `source` is not the one that the run was made from."""
@@ -301,6 +306,11 @@ class Run:
                 for output in outputs
             ],
         }
+        with locked(self.folder):
+            return self._start_job(path, meta)
+
+    def _start_job(self, path: Path, meta: dict[str, Any]) -> Job:
+        name, kind, fingerprint = path.parent.name, meta["kind"], meta["fingerprint"]
         if path.exists():
             job = Job(self, name)
             changed = differences(job.fingerprint, json.loads(json.dumps(fingerprint)))

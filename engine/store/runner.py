@@ -17,7 +17,7 @@ import numpy as np
 
 from fc7.engine.errors import StoreError
 from fc7.engine.store import rows as rows_table
-from fc7.engine.store.atomic import new_folder, sha256_file, write_json
+from fc7.engine.store.atomic import locked, new_folder, sha256_file, write_json
 from fc7.engine.store.execution import Clock, PartTask, Writer
 from fc7.engine.store.job import Arrays, Fold, Map, Stage
 from fc7.engine.store.part import Part, PartWriter, is_committed, read_record, select_parts
@@ -124,8 +124,13 @@ def run_map(
 def run_fold(run: Run, fold: Fold, report: Report | None = None) -> Job:
     """Fold the run's arrays, part by part, and commit the merged result."""
     job, owner = _start_fold(run, fold)
-    if job.result_record() is not None:
-        return job
+    with locked(job.folder):
+        if job.result_record() is None:
+            _merge(run, fold, job, owner, report)
+    return job
+
+
+def _merge(run: Run, fold: Fold, job: Job, owner: Job, report: Report | None) -> None:
     state: Arrays | None = None
     for part in run.parts:
         if not is_committed(job.folder, part, job.digest):
@@ -142,13 +147,14 @@ def run_fold(run: Run, fold: Fold, report: Report | None = None) -> Job:
         for name, array in result.items():
             np.save(folder / f"{name}.npy", array)
         _write_result_record(job, folder, {})
-    return job
 
 
 def run_stage(run: Run, stage: Stage) -> Job:
     """Build the stage's folder, unless it is there and was made the same way."""
     job = run.start_job(stage.name, "stage", stage.fingerprint())
-    if job.result_record() is None:
+    with locked(job.folder):
+        if job.result_record() is not None:
+            return job
         with new_folder(job.folder / "result") as folder:
             info = stage.build(folder)
             _write_result_record(job, folder, info)
@@ -183,7 +189,8 @@ def _set_status(run: Run) -> None:
         if job.kind == "map":
             for record in job.records():
                 bad |= {row: (status, detail) for row, status, detail in record["bad"]}
-    rows_table.set_status(run.folder / "rows.parquet", bad)
+    with locked(run.folder):
+        rows_table.set_status(run.folder / "rows.parquet", bad)
 
 
 def _start_fold(run: Run, fold: Fold) -> tuple[Job, Job]:
