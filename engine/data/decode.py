@@ -10,6 +10,7 @@ One departure, on purpose: PIL turns 16-bit greyscale to 8 bits by clipping at 2
 a white picture. Here the high byte is taken.
 """
 
+import contextlib
 import io
 import struct
 from typing import TYPE_CHECKING
@@ -147,10 +148,8 @@ def _rgb(image: "Image.Image") -> np.ndarray:
     image.load()
     # Sixteen bits are mode I;16, or I where PIL has no narrower mode for the format.
     deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    try:
+    with contextlib.suppress(Exception):  # a mangled note about the image says nothing of it
         image = ImageOps.exif_transpose(image)
-    except Exception:
-        pass
     if deep:
         grey = (np.asarray(image).astype(np.int32) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
