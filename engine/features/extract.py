@@ -102,6 +102,11 @@ class Extract:
             "software": software(),
         }
 
+    def notes(self) -> Mapping[str, Any]:
+        """Where the weights were, for those who want the same network again."""
+        file = self._network.file
+        return {"weights_file": None if file is None else str(file)}
+
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead, two batches deep."""
         times = ReadTimes()

@@ -130,19 +130,23 @@ def network_of(run: Run, device: str = "auto") -> Network:
     """
     for job in run.jobs().values():
         if job.kind == "map" and "network" in job.fingerprint:
-            return _load_described(job.fingerprint["network"], device)
+            return _load_described(job.fingerprint["network"], job.meta["notes"], device)
     raise StoreError(f"{run.folder} holds no activations; fc7 extract makes them")
 
 
-def _load_described(described: Mapping[str, Any], device: str) -> Network:
+def _load_described(described: Mapping[str, Any], notes: Mapping[str, Any], device: str) -> Network:
+    transform = described["transform"]
+    weights = notes.get("weights_file") or described["weights"]
     network = load_model(
         described["name"],
-        weights=described["weights"],
+        weights=None if weights == "own" else weights,
         seed=described["seed"] or 0,
         device=device,
         precision=described["precision"],
         mean=described["mean"],
         std=described["std"],
+        resize=transform["resize"] or 0,
+        crop=transform["crop"],
     )
     changed = differences({"network": described}, {"network": network.describe()})
     if changed:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def load_model(
     precision: Precision = "fp32",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resize: int | None = None,
+    crop: int | None = None,
 ) -> Network:
     """Return a frozen network.
 
@@ -75,6 +77,8 @@ def load_model(
         precision: of weights and activations: fp32, bf16 or fp16.
         mean: per channel of an image in [0, 1], instead of the weights' own.
         std: likewise.
+        resize: pixels of the short side, instead of the weights' own; 0 leaves the size alone.
+        crop: side of the centre crop in pixels, instead of the weights' own.
 
     Raises:
         ModelError: no such network or weights, a download that failed, a file that does not fit.
@@ -93,17 +97,24 @@ def load_model(
             f"no network {name!r}; did you mean {', '.join(close)}? Any torchvision classifier, "
             f"{', '.join(_tiny_names())} and module:function will do"
         )
+    file = Path(asked).expanduser()
+    transform = recipe.transform or _usual_transform(_side(name, recipe.model))
+    if resize is not None:
+        transform = replace(transform, resize=resize or None)
+    if crop is not None:
+        transform = replace(transform, crop=crop)
     return Network(
         recipe.model,
         name,
         weights=recipe.weights,
-        transform=recipe.transform or _usual_transform(_side(name, recipe.model)),
+        transform=transform,
         mean=recipe.mean if mean is None else mean,
         std=recipe.std if std is None else std,
         labels=recipe.labels,
         seed=recipe.seed,
         device=device,
         precision=precision,
+        file=file.resolve() if file.is_file() else None,
     )
 
 

@@ -75,6 +75,9 @@ class Map(Protocol):
     def fingerprint(self) -> Mapping[str, Any]:
         """Everything that the arrays depend on, as JSON."""
 
+    def notes(self) -> Mapping[str, Any]:
+        """What a reader may want to know that the arrays do not depend on, as JSON."""
+
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Start reading the rows of these numbers, ahead of their use."""
 

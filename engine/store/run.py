@@ -276,11 +276,14 @@ class Run:
         kind: str,
         fingerprint: Mapping[str, Any],
         outputs: Sequence[Output] = (),
+        notes: Mapping[str, Any] | None = None,
     ) -> Job:
         """Make the folder of a job, or open it to continue.
 
         A map whose fingerprint differs is refused: its arrays took hours and are someone's. Folds
         and stages are derived from what the run holds, so theirs start afresh.
+
+        `notes` is any JSON worth keeping that the arrays do not depend on.
 
         Raises:
             FingerprintError: names every entry that differs.
@@ -296,6 +299,7 @@ class Run:
         meta = {
             "kind": kind,
             "fingerprint": fingerprint,
+            "notes": dict(notes or {}),
             "outputs": [
                 {
                     "name": output.name,

@@ -82,7 +82,7 @@ def run_map(
     Raises:
         FingerprintError: the run holds this job made differently.
     """
-    folder = run.start_job(job.name, "map", job.fingerprint(), job.outputs)
+    folder = run.start_job(job.name, "map", job.fingerprint(), job.outputs, job.notes())
     mine = select_parts(run.parts, selection)
     pending = [part for part in mine if not is_committed(folder.folder, part, folder.digest)]
     numbers = itertools.chain.from_iterable(range(part.start, part.stop) for part in pending)

@@ -83,6 +83,9 @@ class Powers:
     def fingerprint(self) -> Mapping[str, Any]:
         return {"factor": self.factor, "software": {"toy": "1"}}
 
+    def notes(self) -> Mapping[str, Any]:
+        return {"made by": "a test"}
+
     def rows(self, numbers: Iterable[int]) -> NumberStream:
         def row(number: int) -> NumberRow:
             bad = BadImage("empty", "0 bytes") if number in self.bad else None
