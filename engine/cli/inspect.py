@@ -87,6 +87,8 @@ def _field_text(field: dict[str, Any] | None) -> str:
         return ""
     if field["is_global"]:
         return "whole image"
+    if 0 in field["stride"]:  # adaptive pooling: every position has a size of its own
+        return "varies"
     (height, width), (down, across), (top, left) = field["size"], field["stride"], field["offset"]
     if height == width and down == across and top == left:
         return f"{height} every {down}, from {top}"

@@ -253,12 +253,10 @@ def _extract(
     import os
 
     from fc7.engine.cli.console import progress
-    from fc7.engine.features.workflow import ExtractOptions
-    from fc7.engine.features.workflow import extract as extract_layers
-    from fc7.engine.store.runner import summarize
+    from fc7.engine.features.workflow import ExtractOptions, extract_with_summaries
 
     with progress() as report:
-        made = extract_layers(
+        return extract_with_summaries(
             source,
             network,
             layers,
@@ -274,8 +272,6 @@ def _extract(
                 report=report,
             ),
         )
-    jobs = [job for job in made.jobs().values() if job.kind == "map"]
-    return made, [summarize(made, job) for job in jobs]
 
 
 def _outcome(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:

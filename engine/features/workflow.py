@@ -22,7 +22,16 @@ from fc7.engine.features.patches import TopPatches
 from fc7.engine.features.project import Projection
 from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Network, load_model
-from fc7.engine.store import DEFAULT_PART_ROWS, Job, Output, Report, Run, run_map, run_stage
+from fc7.engine.store import (
+    DEFAULT_PART_ROWS,
+    Job,
+    Output,
+    Report,
+    Run,
+    Summary,
+    run_map,
+    run_stage,
+)
 from fc7.engine.store.fingerprint import differences
 
 
@@ -58,6 +67,17 @@ def extract(
     out: str | Path,
     options: ExtractOptions | None = None,
 ) -> Run:
+    """Extract layers of a network over a data set into a run; see `extract_with_summaries`."""
+    return extract_with_summaries(data, model, layers, out, options)[0]
+
+
+def extract_with_summaries(
+    data: str | Path | Source,
+    model: str | Network,
+    layers: Sequence[str],
+    out: str | Path,
+    options: ExtractOptions | None = None,
+) -> tuple[Run, list[Summary]]:
     """Extract layers of a network over a data set into a run, with their maximal patches.
 
     Layers that the run holds already are continued or left alone; others join it.
@@ -68,6 +88,9 @@ def extract(
         layers: their names; `pixels` keeps the images themselves, 32 x 32.
         out: the run's folder.
         options: how.
+
+    Returns:
+        The run, and what each of its extraction jobs did.
 
     Raises:
         FingerprintError: the run in `out` has another source, network or options.
@@ -81,6 +104,7 @@ def extract(
             network.layer(layer)
     run = Run.create(out, source, options.part_rows)
     _check_network(run, network)
+    summaries = []
     for name, members in _share_out(run, wanted).items():
         job = Extract(
             network,
@@ -93,8 +117,9 @@ def extract(
             threads=options.threads,
         )
         outputs = {output.name: output for output in job.outputs}
-        run_map(run, job, _folds(outputs, members, options.top_k), options.parts, options.report)
-    return run
+        folds = _folds(outputs, members, options.top_k)
+        summaries.append(run_map(run, job, folds, options.parts, options.report))
+    return run, summaries
 
 
 def index(
