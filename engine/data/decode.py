@@ -3,7 +3,8 @@
 PIL is the reference: whatever it decodes, turned upright as its Exif orientation says and
 converted to RGB, is what comes out here, within 2 grey levels. JPEGs of one or three components,
 nearly all there is, go through torchvision's libjpeg-turbo, which does the same arithmetic and
-hands over a tensor without a detour. Everything else, and every JPEG that torchvision refuses,
+hands over a tensor without a detour. A torchvision without decoders costs speed, never a result.
+Everything else, and every JPEG that torchvision refuses,
 is PIL's to judge, so a file is good here exactly if PIL can read it whole.
 
 One departure, on purpose: PIL turns 16-bit greyscale to 8 bits by clipping at 255, which leaves
@@ -11,8 +12,11 @@ a white picture. Here the high byte is taken.
 """
 
 import contextlib
+import functools
 import io
 import struct
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,14 +79,30 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         )
 
 
+@functools.cache
+def _torchvision_decoder() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return uint8 (bytes,) -> uint8 (3, H, W), or None in a torchvision without decoders.
+
+    They are deprecated since 0.29, which says so at every call.
+    """
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:
+        return None
+    warnings.filterwarnings(
+        "ignore", "The image decoding and encoding capabilities", DeprecationWarning
+    )
+    return functools.partial(decode_jpeg, mode=ImageReadMode.RGB)
+
+
 def _decode_jpeg(data: bytes, header: JpegHeader) -> torch.Tensor | None:
     """Decode a JPEG through torchvision: uint8 (3, H, W), or None where it refuses."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    # A copy, since torch cannot promise to leave immutable bytes alone; it is 1/200 of the cost.
-    encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    decode = _torchvision_decoder()
+    if decode is None:
+        return None
     try:
-        image: torch.Tensor = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        # A copy, since torch cannot promise to leave immutable bytes alone; 1/200 of the cost.
+        image = decode(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     except RuntimeError:
         return None
     return _upright(image, header.orientation)

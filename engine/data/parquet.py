@@ -173,12 +173,16 @@ def _paths_as_keys(table: pa.Table, column: ImageColumn) -> pa.LargeStringArray 
 
 def _numbered_keys(files: list[str], tables: list[pa.Table]) -> pa.LargeStringArray:
     parent = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in files])
+    text = pa.large_string()
     pieces = []
     for path, table in zip(files, tables, strict=True):
         name = os.path.relpath(path, parent).replace(os.sep, "/")
+        # A file name need not be text, but a key must be.
         name = os.fsencode(name).decode("utf-8", "backslashreplace")
-        numbers = pa.array(np.arange(table.num_rows)).cast(pa.large_string())
-        pieces.append(pc.binary_join_element_wise(pa.scalar(name, pa.large_string()), numbers, "#"))
+        numbers = pa.array(np.arange(table.num_rows)).cast(text)
+        pieces.append(
+            pc.binary_join_element_wise(pa.scalar(name, text), numbers, pa.scalar("#", text))
+        )
     return pa.chunked_array(pieces, pa.large_string()).combine_chunks()
 
 
