@@ -1,0 +1,93 @@
+"""Every benchmark that the data at hand allows: `python -m fc7.bench --images FOLDER`.
+
+Results go to `bench/results/`, one JSON file a benchmark; `python -m fc7.bench.table` puts them
+into the README.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fc7.bench import peers
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark as a command.
+
+    Attributes:
+        name: as `--only` takes it.
+        command: after the interpreter.
+        without: what is missing for it here; empty where it can run.
+    """
+
+    name: str
+    command: Sequence[str]
+    without: str = ""
+
+
+def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Benchmark]:
+    """Return every benchmark, with the reason for each that cannot run."""
+    turns = ("--rounds", str(rounds)) if rounds else ()
+    no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
+    without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
+    return [
+        Benchmark("startup", ("-m", "fc7.bench.startup")),
+        Benchmark(
+            "extract",
+            ("-m", "fc7.bench.extract", "--images", str(images), *turns),
+            no_images,
+        ),
+        Benchmark(
+            "memory",
+            ("-m", "fc7.bench.memory", *(("--cifar", cifar) if cifar else ())),
+        ),
+        Benchmark("indexing", ("-m", "fc7.bench.indexing"), without_faiss),
+        Benchmark("umap_cold", ("-m", "fc7.bench.umap_cold")),
+    ]
+
+
+def _has(module: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run them one after another; return 1 when any failed."""
+    parser = argparse.ArgumentParser(prog="python -m fc7.bench", description=__doc__)
+    parser.add_argument("--images", type=Path, help="a flat folder of JPEGs, such as ImageNet's")
+    parser.add_argument("--cifar", metavar="GLOB", help="CIFAR-10 as Parquet files")
+    parser.add_argument("--rounds", type=int, help="turns that the contestants take")
+    parser.add_argument("--only", metavar="NAME", help="one benchmark alone")
+    arguments = parser.parse_args(argv)
+    every = plan(arguments.images, arguments.cifar, arguments.rounds)
+    chosen = [one for one in every if arguments.only in (None, one.name)]
+    if not chosen:
+        names = ", ".join(one.name for one in every)
+        parser.error(f"no benchmark {arguments.only!r}; there are {names}")
+    failed, left_out = [], [one for one in chosen if one.without]
+    for one in chosen:
+        if one.without:
+            continue
+        print(f"== {one.name}", flush=True)
+        if subprocess.run([sys.executable, *one.command]).returncode:
+            failed.append(one.name)
+    print("==")
+    for one in left_out:
+        print(f"went without {one.name}: {one.without}")
+    if "extract" in {one.name for one in chosen} and not peers.thingsvision_python():
+        print("extract went without thingsvision: python -m fc7.bench.peers makes its environment")
+    if not os.environ.get("CUDA_VISIBLE_DEVICES") and not Path("/dev/nvidiactl").exists():
+        print("nothing was measured on a GPU: there is none")
+    for name in failed:
+        print(f"{name} FAILED")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
