@@ -1,6 +1,7 @@
 """Receptive fields against the support of the gradient of the same network, made linear."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ def network_of(model, size):
 
 def without_weights(name, size=(224, 224)):
     """A torchvision network whose memory is not even cleared: its wiring is all that counts."""
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that GoogLeNet will draw its weights another way
         model = torchvision.models.get_model(name, weights=None)
     return network_of(model.to_empty(device="cpu"), size)
 
@@ -125,7 +127,7 @@ class Branches(nn.Module):
 
 
 LINEAR = {
-    "dilation": (nn.Sequential(nn.Conv2d(3, 2, 3, dilation=3, padding=1)), (17, 20)),
+    "dilation": (nn.Sequential(nn.Conv2d(3, 2, 3, dilation=3, padding=1)), (11, 13)),
     "ceil_mode": (
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.ReLU(True)),
         (18, 15),
@@ -136,7 +138,7 @@ LINEAR = {
             nn.AvgPool2d((1, 3), (1, 2)),
             nn.Conv2d(4, 2, 3, padding=1),
         ),
-        (31, 23),
+        (22, 13),
     ),
     "groups": (
         nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6)),
@@ -150,7 +152,7 @@ LINEAR = {
         (23, 30),
     ),
     "permuted": (Permuted(), (15, 18)),
-    "branches": (Branches(), (21, 26)),
+    "branches": (Branches(), (13, 18)),
 }
 
 
@@ -170,11 +172,11 @@ def test_small_structures_equal_the_gradient_everywhere(case):
 @pytest.mark.parametrize(
     ("name", "size", "layers"),
     [
-        ("alexnet", (127, 95), ["conv1", "pool1", "conv5", "pool5"]),
-        ("resnet18", (75, 64), ["maxpool", "layer1", "layer2.0.conv1", "layer3"]),
-        ("googlenet", (97, 64), ["conv3", "inception3a", "inception4a"]),
-        ("densenet121", (64, 43), ["transition1"]),
-        ("shufflenet_v2_x0_5", (64, 91), ["stage2.0", "stage3.1"]),
+        ("alexnet", (95, 79), ["conv1", "pool1", "conv5", "pool5"]),
+        ("resnet18", (51, 40), ["maxpool", "layer1", "layer2.0"]),
+        ("googlenet", (70, 43), ["conv3", "inception3a"]),
+        ("densenet121", (51, 40), ["transition1"]),
+        ("shufflenet_v2_x0_5", (64, 91), ["stage2.0", "stage2"]),
         ("squeezenet1_1", (63, 80), ["features.3", "features.12"]),
     ],
 )
@@ -195,7 +197,6 @@ def test_networks_equal_the_gradient_at_corners_edges_and_inside(name, size, lay
         ("inception_v3", "Mixed_7c", 1311, 32, -618),
         # By r += (k - 1) j, j *= s along the layers, with the 3 x 3 convolution taking the stride.
         ("alexnet", "conv5", 163, 16, -66),
-        ("vgg16", "conv5_3", 196, 16, -90),
         ("resnet50", "layer4", 427, 32, -213),
     ],
 )
@@ -335,10 +336,10 @@ def test_wrong_questions_are_answered_in_one_line():
 
 
 def test_the_network_is_not_touched():
-    network = load_model("resnet18", "random", device="cpu")
-    before = network.digest, torch.get_rng_state()
+    network = without_weights("resnet18")
+    before = torch.get_rng_state()
     receptive_field(network, "layer2")
     assert all(not module._forward_hooks for module in network.modules())
-    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(network.model, torchvision.models.ResNet)
     assert not any(parameter.is_meta for parameter in network.model.parameters())
