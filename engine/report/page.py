@@ -1,0 +1,104 @@
+"""The page around the sections: header, navigation, styles and script, all in one file."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import PurePath
+
+from fc7.engine.report.markup import Markup, element, escape, fill, join
+from fc7.engine.report.provenance import network_facts
+from fc7.engine.report.section import Section, bytes_text, number, plural
+from fc7.engine.report.speed import rows_per_second, sizes_by_output
+from fc7.engine.report.subject import Subject
+from fc7.engine.store.runner import summarize
+
+
+def page(subject: Subject, sections: Sequence[Section]) -> bytes:
+    """Return the whole report as UTF-8."""
+    style, script = _asset("report.css"), _asset("report.js")
+    slots = {
+        "title": escape(f"{_name(subject)} · fc7"),
+        # Only this style and this script may act: whatever a key might smuggle in stays dead.
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+        "style": style,
+        "script": script,
+        "navigation": join(
+            element("a", section.title, href=f"#{section.anchor}")
+            for section in sections
+            if section.body is not None
+        ),
+        "header": _header(subject),
+        "sections": join(section.html() for section in sections),
+    }
+    # Keys may hold what UTF-8 cannot, from file names of other encodings.
+    return fill(_asset("report.html"), slots).encode("utf-8", errors="replace")
+
+
+def _header(subject: Subject) -> Markup:
+    run = subject.run
+    good = int(subject.good.sum())
+    bad = len(run) - good
+    summaries = [summarize(run, job) for job in subject.maps.values()]
+    rate = rows_per_second(summaries)
+    boxes = [(f"{good:,}", "images analysed" if good != 1 else "image analysed", "")]
+    boxes.append((f"{bad:,}", plural(bad, "bad row").split(" ", 1)[1], "bad" if bad else ""))
+    boxes.append(
+        (f"{len(subject.layers):,}", "layer" if len(subject.layers) == 1 else "layers", "")
+    )
+    if rate:
+        boxes.append((number(rate), "images a second", ""))
+    boxes.append((bytes_text(sum(size for _, size, _ in sizes_by_output(run))), "on disk", ""))
+    figures = element(
+        "dl",
+        *(
+            element("div", element("dd", value), element("dt", what), class_=f"figure-box {kind}")
+            for value, what, kind in boxes
+        ),
+        class_="figures",
+    )
+    network = network_facts(subject)
+    layers = ", ".join(layer.name for layer in subject.layers)
+    facts = [
+        element("div", element("dt", name), element("dd", value))
+        for name, value in (
+            ("Network", network),
+            ("Layers", layers),
+            ("Source", run.meta["source"]["spec"]),
+            ("Written", _now()),
+        )
+        if value
+    ]
+    return join(
+        [
+            element("p", "fc7 report", class_="kicker"),
+            element("h1", _name(subject)),
+            figures,
+            element("dl", *facts, class_="facts"),
+        ]
+    )
+
+
+def _name(subject: Subject) -> str:
+    """Return a short name of the data set: the last part of what the person wrote."""
+    spec = str(subject.run.meta["source"]["spec"])
+    name = PurePath(spec).name or spec
+    return name if len(name) <= 80 else name[:79] + "…"
+
+
+def _now() -> Markup:
+    now = datetime.now(UTC)
+    return element(
+        "time", now.strftime("%d %B %Y, %H:%M UTC"), datetime=now.isoformat(timespec="seconds")
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("fc7.engine.report") / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

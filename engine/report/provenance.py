@@ -1,0 +1,134 @@
+"""Where every number on the page comes from, and how to get it again."""
+
+import json
+import platform
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from fc7.engine.report.markup import Markup, element, join
+from fc7.engine.report.section import Section
+from fc7.engine.report.speed import table
+from fc7.engine.report.subject import Subject
+from fc7.engine.store import Job
+from fc7.engine.store.fingerprint import software
+
+_ANCHOR, _TITLE = "provenance", "Provenance"
+_LETTERS = 400
+
+
+def provenance(subject: Subject) -> Section:
+    """Show fingerprints, versions and commands."""
+    run, jobs = subject.run, subject.run.jobs()
+    facts: dict[str, str] = {
+        "source": f"{run.meta['source']['spec']} ({run.meta['source']['kind']})",
+        "source digest": run.meta["source"]["digest"],
+        "run made": run.meta["created"],
+        "rows a part": f"{run.part_rows:,}",
+    }
+    for job in jobs.values():
+        for name, value in _leaves(job.fingerprint.get("network", {})):
+            facts.setdefault(f"network {name}", value)
+    for job in jobs.values():
+        made_with = job.fingerprint.get("software")
+        if job.kind == "map" and made_with:
+            facts[f"{job.name} made with"] = _versions(made_with)
+    facts["report made with"] = _versions({**software(), "python": platform.python_version()})
+    known = [
+        element(
+            "tr", element("th", name, scope="row"), element("td", value[:_LETTERS], class_="code")
+        )
+        for name, value in facts.items()
+    ]
+    prints = [
+        element(
+            "tr",
+            element("th", job.name, scope="row"),
+            element("td", job.kind),
+            element("td", job.digest, class_="code"),
+        )
+        for job in jobs.values()
+    ]
+    body = join(
+        [
+            element("h3", "Commands"),
+            element("pre", "\n".join(commands(subject)), class_="commands", tabindex="0"),
+            element("h3", "What was analysed"),
+            table(("", ""), known),
+            element("h3", "Fingerprints"),
+            table(("job", "kind", "fingerprint"), prints),
+        ]
+    )
+    lede = (
+        "The same commands over the same images and weights make the same run: a job is continued "
+        "only where its fingerprint agrees."
+    )
+    return Section(_ANCHOR, _TITLE, lede, body)
+
+
+def commands(subject: Subject) -> list[str]:
+    """Return the command lines that make the run and this page again."""
+    run = subject.run
+    lines = []
+    extractions = {
+        name: job
+        for name, job in run.jobs().items()
+        if job.kind == "map" and "network" in job.fingerprint
+    }
+    for job in extractions.values():
+        layers = dict.fromkeys(
+            str(output.attributes["layer"])
+            for output in job.outputs.values()
+            if "layer" in output.attributes
+        )
+        verb = "run" if len(extractions) == 1 else "extract"
+        words = ["fc7", verb, run.meta["source"]["spec"], *_options(job)]
+        words += [
+            "--layers",
+            ",".join(name for name in layers if verb != "run" or name != "pixels"),
+        ]
+        words += ["--part-rows", str(run.part_rows)] if run.part_rows != 1024 else []
+        lines.append(shlex.join([*words, "--out", str(run.folder)]))
+    return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
+
+
+def _options(job: Job) -> list[str]:
+    """Return the options of an extraction that are not the defaults."""
+    network, options = job.fingerprint["network"], job.fingerprint.get("options", {})
+    words = ["--model", str(network["name"])]
+    if network["weights"] not in ("default", "own"):
+        words += ["--weights", str(network["weights"])]
+    if network.get("seed"):
+        words += ["--seed", str(network["seed"])]
+    if network.get("precision", "fp32") != "fp32":
+        words += ["--precision", str(network["precision"])]
+    if options.get("dtype", "float16") != "float16":
+        words += ["--dtype", str(options["dtype"])]
+    if options.get("maps"):
+        words.append("--maps")
+    return words
+
+
+def _leaves(network: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in network.items()
+        if value is not None
+    ]
+
+
+def _versions(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
+def network_facts(subject: Subject) -> Markup | None:
+    """Return the network's name and weights in a phrase, or None for a run without one."""
+    for job in subject.run.jobs().values():
+        network = job.fingerprint.get("network")
+        if network is not None:
+            weights = network["weights"]
+            says = "its own weights" if weights in ("default", "own") else f"weights {weights}"
+            if weights == "random":
+                says = f"random weights (seed {network['seed']})"
+            return join([element("b", network["name"]), ", ", says])
+    return None

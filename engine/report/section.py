@@ -1,0 +1,99 @@
+"""What all sections of the page have in common: a place, a heading, a body or a reason."""
+
+from dataclasses import dataclass
+
+from fc7.engine.report.markup import EMPTY, Markup, element
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of everything the page shows; `smaller` gives less of it.
+
+    Attributes:
+        channels: maximal patches of this many channels a layer.
+        queries: rows whose neighbours are shown.
+        examples: images whose activation maps are shown.
+        tile: side in pixels of a patch or of a neighbour.
+    """
+
+    channels: int
+    queries: int
+    examples: int = 4
+    tile: int = 96
+
+    def smaller(self) -> "Detail":
+        """Return about half of everything; repeated, nothing."""
+        return Detail(
+            self.channels // 2, self.queries // 2, self.examples // 2, max(32, self.tile * 3 // 4)
+        )
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no picture is left to leave out."""
+        return not (self.channels or self.queries or self.examples)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its anchor, its heading, a sentence to read it by, and its content.
+
+    Where it has nothing to show, `body` is None and `lede` says why.
+    """
+
+    anchor: str
+    title: str
+    lede: str | Markup
+    body: Markup | None
+
+    def html(self) -> Markup:
+        """Return the section as HTML."""
+        return element(
+            "section",
+            element("h2", self.title),
+            element("p", self.lede, class_="lede" if self.body is not None else "missing"),
+            self.body if self.body is not None else EMPTY,
+            id=self.anchor,
+        )
+
+
+def missing(anchor: str, title: str, why: str) -> Section:
+    """Return a section that only says why it has nothing to show."""
+    return Section(anchor, title, f"Not shown: {why.removesuffix('.')}.", None)
+
+
+def too_small(anchor: str, title: str) -> Section:
+    """Return a section that the size of the page left no room for."""
+    return missing(anchor, title, "the file's size limit leaves no room for it")
+
+
+def number(value: float) -> str:
+    """Return a number to three digits for people: `12.3`, `0.0123`, `1,234`."""
+    if value == 0 or not abs(value) < float("inf"):
+        return f"{value:g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def sides(*lengths: int) -> str:
+    """Return lengths with multiplication signs between them: `7 \u00d7 7`."""
+    return " \u00d7 ".join(str(length) for length in lengths)
+
+
+def share(value: float) -> str:
+    """Return a share in [0, 1] as a percentage: `87 %`."""
+    return f"{value * 100:.1f} %" if 0 < value < 0.1 else f"{value * 100:.0f} %"
+
+
+def plural(count: int, thing: str) -> str:
+    """Return `1 image`, `2,000 images`."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+def bytes_text(count: float) -> str:
+    """Return a number of bytes in powers of 1,000: `1.3 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
