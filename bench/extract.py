@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,34 +62,28 @@ def contestants(weights: Path) -> list[Contestant]:
     found = [
         Contestant(
             f"dataloader, {workers} workers",
-            lambda folder, out, w=workers: peers.dataloader_command(folder, weights, out, BATCH, w),
+            partial(peers.dataloader_command, workers=workers, weights=weights, batch=BATCH),
             np.load,
             exact,
         )
         for workers in (0, 2)
     ]
     if peers.thingsvision_python():
-        found.append(
-            Contestant(
-                "thingsvision",
-                lambda folder, out: peers.thingsvision_command(folder, weights, out, BATCH),
-                _read_thingsvision,
-                exact,
-            )
-        )
+        command = partial(peers.thingsvision_command, weights=weights, batch=BATCH)
+        found.append(Contestant("thingsvision", command, _read_thingsvision, exact))
     for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
         found.append(
             Contestant(
                 f"fc7 {precision}",
-                lambda folder, out, p=precision: fc7_command(folder, weights, out, p),
-                lambda out: rows_by_name(out, "fc7"),
+                partial(fc7_command, weights=weights, precision=precision),
+                partial(rows_by_name, output="fc7"),
                 MAX_DRIFT[precision],
             )
         )
     return found
 
 
-def fc7_command(folder: Path, weights: Path, out: Path, precision: str) -> list[str]:
+def fc7_command(folder: Path, out: Path, weights: Path, precision: str) -> list[str]:
     """Return our command: fp32 stores float32 as the peers do, bf16 the default float16."""
     program = Path(sys.executable).parent / "fc7"
     dtype = "float32" if precision == "fp32" else "float16"

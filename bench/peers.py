@@ -69,7 +69,7 @@ def versions(python: Path) -> dict[str, str]:
     return found
 
 
-def thingsvision_command(folder: Path, weights: Path, out: Path, batch: int) -> list[str]:
+def thingsvision_command(folder: Path, out: Path, weights: Path, batch: int) -> list[str]:
     """Return the command that runs thingsvision's own loop over a folder."""
     python = thingsvision_python()
     if python is None:
@@ -79,7 +79,7 @@ def thingsvision_command(folder: Path, weights: Path, out: Path, batch: int) -> 
 
 
 def dataloader_command(
-    folder: Path, weights: Path, out: Path, batch: int, workers: int
+    folder: Path, out: Path, weights: Path, batch: int, workers: int
 ) -> list[str]:
     """Return the command that runs the DataLoader script over a folder."""
     script = HERE / "peer_dataloader.py"

@@ -1,0 +1,133 @@
+"""The README's table of measured numbers: `python -m fc7.bench.table [--check]`.
+
+Every number in it comes from a file in `bench/results/`, which says on what machine and with what
+command it was measured. The table stands between two markers in README.md, and `--check` fails
+when it is not what the results say now.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+README = ROOT / "README.md"
+START, END = "<!-- results -->", "<!-- /results -->"
+Row = tuple[str, str, str]
+Results = Mapping[str, Any]
+
+
+def extract_rows(results: Results) -> list[Row]:
+    """Return the rows of extraction beside its peers."""
+    peers = {"thingsvision": "thingsvision 2.7.3", "dataloader": "DataLoader + hook + np.save"}
+    rows = []
+    for name, ratio in results["ratios"].items():
+        precision, peer = name.split(" to ")
+        ours = results["contestants"][f"fc7 {precision}"]["images_per_cpu_second"]
+        rows.append(
+            (
+                f"AlexNet fc7, {precision}, {results['images']} JPEGs, to {peers[peer]}",
+                f"{ratio['rate']:.2f} x ({ours:.0f} images per CPU-second)",
+                f"{ratio['bar']} x",
+            )
+        )
+    for precision, bar in (("fp32", "0.005"), ("bf16", "0.05")):
+        if f"fc7 {precision}" in results["drift"]:
+            mean = results["drift"][f"fc7 {precision}"]["mean"]
+            rows.append(
+                (f"mean drift of fc7 to PIL + torchvision, {precision}", f"{mean:.4f}", bar)
+            )
+    peak = min(ratio["peak"] for name, ratio in results["ratios"].items() if "fp32" in name)
+    worst = max(ratio["peak"] for name, ratio in results["ratios"].items() if "fp32" in name)
+    span = f"{worst:.2f} x" if f"{peak:.2f}" == f"{worst:.2f}" else f"{peak:.2f} to {worst:.2f} x"
+    rows.append(("peak memory of the same in fp32, to the peers", span, "1 x"))
+    return rows
+
+
+def memory_rows(results: Results) -> list[Row]:
+    """Return the row of memory over many rows."""
+    few, many = results["rows"]["few"], results["rows"]["many"]
+    what = f"peak memory over {many:,} rows, to {few} ({results['data']})"
+    return [(what, f"{results['ratio']:.2f} x", f"{results['bar']} x")]
+
+
+def startup_rows(results: Results) -> list[Row]:
+    """Return the row of the command line's answer."""
+    return [("`fc7 --help`", f"{results['wall_seconds']:.2f} s", f"{results['bar_seconds']} s")]
+
+
+def indexing_rows(results: Results) -> list[Row]:
+    """Return the rows of exact search beside FAISS and of the approximate indexes."""
+    size = f"{results['rows']:,} x {results['dimensions']}"
+    rows = []
+    for key, facts in results.items():
+        if key.startswith("exact_"):
+            queries = key.removeprefix("exact_")
+            rate = facts["fc7"]["queries_per_second"]
+            what = f"exact search, {size}, {queries} queries, to FAISS"
+            rows.append((what, f"{facts['speed_of_faiss']:.2f} x ({rate:.0f} queries/s)", ""))
+    for kind in ("pca", "ivf"):
+        if kind in results:
+            recall = results[kind]["recall_at_10"]
+            rows.append((f"{kind} index, {size}, recall at 10", f"{recall:.3f}", ""))
+    return rows
+
+
+WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
+    "extract": extract_rows,
+    "memory": memory_rows,
+    "startup": startup_rows,
+    "indexing": indexing_rows,
+}
+
+
+def table(results_folder: Path = RESULTS) -> str:
+    """Return the table in Markdown, of the results that are there."""
+    lines = ["| | measured | bar |", "|---|---|---|"]
+    sources = []
+    for name, rows in WRITERS.items():
+        path = results_folder / f"{name}.json"
+        if not path.exists():
+            continue
+        facts = json.loads(path.read_text())
+        lines += [
+            f"| {what} | {measured} | {bar} |" for what, measured, bar in rows(facts["results"])
+        ]
+        machine = facts["machine"]
+        where = f"{machine['cpu']}, {machine['cores']} cores"
+        sources.append(f"`{facts['command']}` ({where}, torch {facts['versions']['torch']})")
+    if not sources:
+        return "No results yet: `make bench` measures."
+    return "\n".join([*lines, "", "Measured by " + "; ".join(sources) + "."])
+
+
+def put_into(readme: str, text: str) -> str:
+    """Return the README with the table between its markers.
+
+    Raises:
+        SystemExit: the markers are not there.
+    """
+    if readme.count(START) != 1 or readme.count(END) != 1:
+        raise SystemExit(f"README.md must hold {START} and {END} once each")
+    before, rest = readme.split(START)
+    return f"{before}{START}\n{text}\n{END}{rest.split(END)[1]}"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the table, or check it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true", help="fail if the README is stale")
+    arguments = parser.parse_args(argv)
+    old = README.read_text()
+    new = put_into(old, table())
+    if not arguments.check:
+        README.write_text(new)
+    elif new != old:
+        sys.exit("README.md is stale: python -m fc7.bench.table writes it")
+
+
+if __name__ == "__main__":
+    main()
