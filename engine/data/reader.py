@@ -130,8 +130,8 @@ def _read_row(
         if transform is not None:
             image = transform(image)
     except BadImage as error:
-        # Without its traceback, which would keep the frame and so the payload alive.
-        image, bad = None, error.with_traceback(None)
+        # A fresh one: the traceback of this one, and of what caused it, holds on to the payload.
+        image, bad = None, BadImage(error.status, str(error))
     ended = time.perf_counter()
     if read == started:  # the payload itself could not be had
         read = ended

@@ -65,6 +65,9 @@ def test_rows_in_order_with_the_bad_ones_kept(folder: Path, threads: int, lookah
         else:
             assert row.image is None
             assert row.size is None
+            # A traceback would hold the frames, and they the payload, for as long as the row.
+            assert row.bad.__traceback__ is None
+            assert row.bad.__context__ is None
     assert reader_threads() == 0
 
 
