@@ -18,9 +18,9 @@ from fc7.indexing.principal import OVERSAMPLING, PASSES, is_exact
 # float32 operations a second: what a block product reaches on two cores of a server CPU.
 CPU_FLOPS = 1e11
 # Seconds a row and epoch (UMAP) or iteration (t-SNE), and to start, on one core.
-UMAP_SECONDS = 5e-6
+UMAP_SECONDS = 2e-6
 UMAP_START_SECONDS = 8.0
-TSNE_SECONDS = 1.2e-5
+TSNE_SECONDS = 4e-6
 TSNE_START_SECONDS = 3.0
 
 

@@ -28,7 +28,9 @@ def pair_distances(x: torch.Tensor, y: torch.Tensor, cosine: bool) -> torch.Tens
         return distances
     x_norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     y_norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    unit = x / torch.where(x_norm > 0, x_norm, 1) - y / torch.where(y_norm > 0, y_norm, 1)
+    x_scale = 1 / torch.where(x_norm > 0, x_norm, 1)
+    y_scale = 1 / torch.where(y_norm > 0, y_norm, 1)
+    unit = torch.sub(x * x_scale, y * y_scale)
     half = torch.linalg.vector_norm(unit, dim=-1).square() / 2
     half = torch.where(half < PARALLEL, 0.0, half)
     return torch.where((x_norm * y_norm)[..., 0] > 0, half, 1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,7 @@ def test_saved_and_opened(kind, metric, vectors, tmp_path):
         assert size == pytest.approx(index.plan.bytes, rel=0.10)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", ["pca", "ivf"])
 def test_opened_index_is_mapped(kind, vectors, tmp_path):
     if kind == "ivf" and not has_faiss:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def test_finite_extremes_are_told_from_infinite_ones():
         check_finite(block, 10)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_neighbors_forecast_holds_for_the_working_set(tmp_path):
     """Private memory of a tiled run, at its peak, stays near the forecast."""
     code = (
