@@ -151,8 +151,9 @@ def _open_with_pil(data: bytes) -> "Image.Image | None":
         if name not in Image.OPEN:  # built without it
             continue
         factory, accept = Image.OPEN[name]
-        # A string instead of True is a format recognised that this PIL was built without.
-        if accept is not None and accept(data[:16]) is not True:
+        accepted = True if accept is None else accept(data[:16])
+        # A string is a format recognised that this PIL was built without.
+        if not accepted or isinstance(accepted, str):
             continue
         try:
             return factory(io.BytesIO(data), "")
