@@ -15,12 +15,14 @@ from fc7.indexing import arrays
 from fc7.indexing.arrays import ArrayLike, Float32
 from fc7.indexing.errors import IndexingError
 from fc7.indexing.exact import Neighbors
+from fc7.indexing.memory import tsne_cost
 from fc7.indexing.principal import pca
 from fc7.indexing.umap_layout import check_graph
 
 MAX_ROWS = 200_000
 # Below this many rows a Barnes-Hut tree is quicker than the fixed cost of the FFT grid.
 FFT_ABOVE = 10_000
+EXAGGERATED_ITERATIONS = 250
 # The spread of the starting layout: small, so that early exaggeration can still move all of it.
 INITIAL_DEVIATION = 1e-4
 
@@ -44,14 +46,16 @@ def tsne(
     10,000 rows and in 3-D, interpolated (FIt-SNE) otherwise. The same seed and one thread give the
     same layout.
 
-    Raises IndexingError above max_rows (hours of work: lay out a sample, `--sample`), for a graph
-    of other rows, and where perplexity > k / 3.
+    Raises IndexingError above max_rows, with the time and memory it would take (lay out a sample,
+    `--sample`), for a graph of other rows, and where perplexity > k / 3.
     """
     n, d = arrays.check_vectors(vectors)
     if n > max_rows:
+        cost = tsne_cost(n, d, perplexity, iterations)
         raise IndexingError(
-            f"t-SNE of {n} rows would take hours: it moves every row {250 + iterations} times; "
-            f"use --sample {max_rows} (or fewer), UMAP, or raise max_rows"
+            f"t-SNE of {n} rows would take about {max(1, round(cost.seconds / 60))} minutes and "
+            f"{cost.memory_bytes / 1e9:.1f} GB: use --sample {max_rows} (or fewer), UMAP, or raise "
+            "max_rows"
         )
     check_graph(neighbors, n)
     k = neighbors.ids.shape[1]
@@ -84,11 +88,12 @@ def tsne(
     )
     layout = TSNE(
         n_components=dimensions,
+        early_exaggeration_iter=EXAGGERATED_ITERATIONS,
         n_iter=iterations,
         negative_gradient_method="fft" if n > FFT_ABOVE and dimensions < 3 else "bh",
         n_jobs=threads,
         random_state=seed,
-        callbacks=_report(progress, 250 + iterations),
+        callbacks=_report(progress, EXAGGERATED_ITERATIONS + iterations),
         callbacks_every_iters=50,
     ).fit(affinities=affinities, initialization=start)
     return np.asarray(layout, dtype=np.float32)
