@@ -1,7 +1,7 @@
 """Receptive fields: which pixels of the image a position of a layer can see.
 
 They are read off one pass through the network without its weights, in which every tensor carries
-the boxes of input pixels that its elements depend on (the rules are in `boxes`). That holds for
+the boxes of input pixels that its elements depend on (the rules are in `rules`). That holds for
 branches, dilation, ceil_mode, adaptive pooling and any way of writing the network; a function
 without a rule counts as seeing all that its arguments see, so a box may be too large where the
 network does something unusual, and is never too small.

@@ -6,21 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fc7.engine.models.boxes import (
-    FACTORIES,
-    MOVES,
-    NOTHING,
-    POINTWISE,
-    RULES,
-    Field,
-    bounding_box,
-    each,
-    filled,
-    plain_name,
-    union,
-)
+from fc7.engine.models.boxes import NOTHING, Field, bounding_box, each, filled, union
 from fc7.engine.models.dryrun import Observer, Stop, tensors_in
 from fc7.engine.models.layers import Layer
+from fc7.engine.models.rules import FACTORIES, MOVES, POINTWISE, RULES, plain_name
 
 
 class FieldTracker(Observer):
@@ -76,10 +65,12 @@ class FieldTracker(Observer):
             self._write(args[0], self._everything(inputs, args[0].shape))
             return result
         outputs = list(tensors_in(result))
-        constant = all(id(tensor) in self._constants for tensor in inputs)
-        if constant or plain_name(name) in FACTORIES:
+        varying = [tensor for tensor in inputs if id(tensor) not in self._constants]
+        if not varying or plain_name(name) in FACTORIES:
             self._constants.update((id(output), output) for output in outputs)
             return result
+        if plain_name(name) in POINTWISE and len(varying) == 1 and result is varying[0]:
+            return result  # each element became a function of itself, as in an in-place ReLU
         fields = self._by_rule(name, args, kwargs, inputs, result) if outputs else []
         for place, output in enumerate(outputs):
             field = fields[place] if place < len(fields) else None

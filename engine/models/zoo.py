@@ -1,11 +1,8 @@
 """Networks by name: torchvision's classifiers, the built-in ones, and a function of one's own."""
 
 import difflib
-import importlib
-import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +21,7 @@ from fc7.engine.models.network import (
     Precision,
     first_line,
 )
+from fc7.engine.models.own import call_own
 from fc7.engine.models.state import fit_state, read_state
 
 # Sides in pixels to try on a network that does not say which it takes, the usual one first.
@@ -248,64 +246,13 @@ def _own(name: str, asked: str, seed: int) -> _Recipe:
         raise ModelError(
             f"{name} makes its own weights; leave the weights out, or name a file of them"
         )
-    with _current_folder(), _seeded(seed):
-        model = _call_own(name)
+    with _seeded(seed):
+        model = call_own(name)
     if asked == "default":
         return _Recipe(model, "own", seed=seed)
     file = _file(asked, f"{name}: leave them out, or give an existing file")
     fit_state(model, read_state(file), str(file), name)
     return _Recipe(model, file.name)
-
-
-def _call_own(name: str) -> nn.Module:
-    module_name, _, function_name = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ModelError(f"{name} does not import: {_where(error)}") from error
-        raise ModelError(
-            f"no module {module_name!r} for {name}, neither in {os.getcwd()} nor installed"
-        ) from error
-    except Exception as error:
-        raise ModelError(f"{name} does not import: {_where(error)}") from error
-    function: Callable[[], Any] | None = getattr(module, function_name, None)
-    if not callable(function):
-        own = [key for key, value in vars(module).items() if _is_own(value, module_name)]
-        raise ModelError(
-            f"no function {function_name!r} in {module_name}; it has {', '.join(own) or 'none'}"
-        )
-    try:
-        model = function()
-    except Exception as error:
-        raise ModelError(f"{name} failed: {_where(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name} must return an nn.Module, not a {type(model).__name__}")
-    return model
-
-
-def _is_own(value: Any, module: str) -> bool:
-    return callable(value) and getattr(value, "__module__", None) == module
-
-
-def _where(error: BaseException) -> str:
-    """Return what went wrong and on which line, for an error in code that is not ours."""
-    if isinstance(error, SyntaxError):
-        return f"{first_line(error)}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{first_line(error)} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """Let imports find the current folder first, as `python file.py` does."""
-    importlib.invalidate_caches()
-    folder = os.getcwd()
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
 
 
 @contextmanager
