@@ -30,8 +30,8 @@ def escape(value: object) -> Markup:
 
 
 def join(children: Iterable[object], between: str = "") -> Markup:
-    """Return the children, escaped where they are not `Markup`, end to end."""
-    return Markup(escape(between).join(escape(child) for child in children))
+    """Return the children end to end, escaped where they are not `Markup`; None is left out."""
+    return Markup(escape(between).join(escape(child) for child in children if child is not None))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
@@ -51,8 +51,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     opening = f"<{tag}{''.join(named)}>"
     if tag in _VOID:
         return Markup(opening)
-    inner = join(child for child in children if child is not None)
-    return Markup(f"{opening}{inner}</{tag}>")
+    return Markup(f"{opening}{join(children)}</{tag}>")
 
 
 def json_block(identifier: str, value: Any) -> Markup:

@@ -37,19 +37,16 @@ def maximal(subject: Subject, detail: Detail) -> Section:
     return Section(_ANCHOR, _TITLE, lede, body)
 
 
-def choose_channels(
-    values: NDArray[np.float32], best: NDArray[np.float32], count: int
-) -> list[int]:
-    """Choose the channels with the largest standard deviation, those with patches first.
+def choose_channels(values: NDArray[np.float32], dead: NDArray[np.bool_], count: int) -> list[int]:
+    """Choose the channels with the largest standard deviation, dead ones last of all.
 
     Args:
         values: (rows, C), a sample of what the channels answer.
-        best: (C,), the largest value of each.
+        dead: (C,), those never above zero.
         count: how many; ties go to the lower number.
     """
     spread = values.std(axis=0, dtype=np.float64)
-    usable = np.isfinite(best) & (best > 0)
-    order = np.lexsort((np.arange(len(spread)), -spread, ~usable))
+    order = np.lexsort((np.arange(len(spread)), -spread, dead))
     return [int(channel) for channel in order[:count]]
 
 
@@ -61,20 +58,21 @@ def _layer(subject: Subject, layer: LayerView, detail: Detail) -> Markup:
     except StoreError as error:
         return element("p", f"{layer.name}: {error}", class_="missing")
     best = np.asarray(patches.values[:, 0])
-    dead = np.flatnonzero(~(best > 0))
-    channels = choose_channels(subject.sample_values(layer), best, detail.channels)
+    # Only a ReLU makes a channel dead: a logit below zero says something too.
+    dead = ~(best > 0) if layer.rectified else np.zeros(len(best), dtype=np.bool_)
+    channels = choose_channels(subject.sample_values(layer), dead, detail.channels)
     tiles = crop_patches(
         subject.source, subject.network, patches, layer.name, channels, detail.tile
     )
     keys = subject.keys(patches.rows[channels].reshape(-1).clip(min=0))
     cards = [
-        _card(subject, layer, patches, channel, tiles[place], keys)
+        _card(subject, layer, patches, channel, tiles[place], keys, bool(dead[channel]))
         for place, channel in enumerate(channels)
     ]
     return element(
         "div",
         element("h3", layer.name, " ", element("small", _about(subject, layer))),
-        _dead_note(layer, dead) if len(dead) else None,
+        _dead_note(layer, np.flatnonzero(dead)) if dead.any() else None,
         element("div", *cards, class_="channels"),
         class_="layer",
     )
@@ -109,6 +107,7 @@ def _card(
     channel: int,
     tiles: NDArray[np.uint8],
     keys: dict[int, str],
+    is_dead: bool,
 ) -> Markup:
     pictures = []
     for rank in range(min(_SHOWN, patches.k)):
@@ -127,7 +126,7 @@ def _card(
             "figcaption",
             element("b", _channel_name(subject, layer, channel)),
             element("span", number(best), class_="value", title="the largest value"),
-            element("span", "dead", class_="badge") if not best > 0 else None,
+            element("span", "dead", class_="badge") if is_dead else None,
         ),
         class_="channel",
     )

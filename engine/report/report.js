@@ -53,7 +53,7 @@
 
   // Ten colours as far apart as can be under red- and green-blindness too; from the eleventh
   // label on they come again as squares. Beyond twenty labels the name gives the hue.
-  const PALETTE = ["#0088cc", "#cc7722", "#00aaaa", "#884466", "#5522ff",
+  const PALETTE = ["#0088cc", "#cc7722", "#00aaaa", "#884466", "#6644ff",
     "#77cc99", "#aa4400", "#44bbff", "#7733aa", "#ff9911"];
   const many = data.names.length > 20;
   const place = new Map(data.names.map(([label], i) => [label, i]));
@@ -156,18 +156,21 @@
     pen.globalAlpha = 1;
   }
 
-  // As many thumbnails as fit without covering one another; the others stay points.
+  // As many thumbnails as fit on a grid without covering one another; the others wait for a zoom.
+  const laid = new Map();
+  const cellSide = () => Math.min(data.side, Math.max(20, 22 * Math.sqrt(view.zoom))) + 4;
+  const cellAt = (x, y) => Math.floor(y / cellSide()) * 1e5 + Math.floor(x / cellSide());
+
   function drawPictures() {
-    const side = Math.min(data.side, Math.max(20, 22 * Math.sqrt(view.zoom)));
-    const taken = new Set();
+    const side = cellSide() - 4;
+    laid.clear();
     for (let i = 0; i < data.pictured; i++) {
       if (!shown(i)) continue;
       const x = screenX(i), y = screenY(i);
       if (x < -side || y < -side || x > width + side || y > height + side) continue;
-      const column = Math.floor((x + 1e6) / (side + 4)), line = Math.floor((y + 1e6) / (side + 4));
-      if (taken.has(column * 1e6 + line)) continue;
-      taken.add(column * 1e6 + line);
-      const left = column * (side + 4) - 1e6 + 2, top = line * (side + 4) - 1e6 + 2;
+      if (laid.has(cellAt(x, y))) continue;
+      laid.set(cellAt(x, y), i);
+      const left = Math.floor(x / (side + 4)) * (side + 4) + 2, top = Math.floor(y / (side + 4)) * (side + 4) + 2;
       thumbnail(pen, i, left, top, side);
       if (data.names.length) { pen.fillStyle = colours.get(labels[i]); pen.fillRect(left, top + side - 3, side, 3); }
     }
@@ -200,6 +203,7 @@
     [...near.subarray(i * data.nearest, (i + 1) * data.nearest)].filter((j) => j >= 0));
 
   function at(x, y) {
+    if (pictures) return laid.get(cellAt(x, y)) ?? -1;
     let best = -1, least = 16 ** 2;
     for (let i = 0; i < data.pictured; i++) {
       if (!shown(i)) continue;

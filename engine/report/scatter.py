@@ -1,7 +1,6 @@
 """Projections as a scatter plot to wander in: points, labels, thumbnails and neighbours."""
 
 import base64
-import itertools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -145,12 +144,10 @@ def _payload(
     near = read_ids(subject, layer) if layer is not None else None
     longest = max((len(json.dumps(key)) for key in keys.values()), default=0)
     cost = longest + 8 + (0 if near is None else near.shape[1] * 16 // 3 + 1)
-    thumbnails = (
-        iter(subject.squares(asked, side))
-        if subject.has_pictures
-        else itertools.repeat(None, len(asked))
-    )
-    found, pictured = sheets(thumbnails, side, cost, max_bytes)
+    if subject.has_pictures:
+        found, pictured = sheets(subject.squares(asked, side), side, cost, max_bytes)
+    else:
+        found, pictured = [], min(len(asked), max(0, max_bytes) // cost)
     asked = asked[:pictured]
     return {
         "plots": [
@@ -170,7 +167,7 @@ def _payload(
         "graph": layer,
         "near": None if near is None else _packed(_places(near[asked], asked), "<i4"),
         "nearest": 0 if near is None else near.shape[1],
-        "sheets": found if subject.has_pictures else [],
+        "sheets": found,
         "side": side,
         "columns": SHEET_COLUMNS,
         "perSheet": PER_SHEET,

@@ -141,7 +141,7 @@ def _sizes(sizes: Sequence[tuple[str, int, str]]) -> Markup:
         element(
             "tr",
             element("th", name, scope="row"),
-            element("td", bytes_text(size)),
+            element("td", bytes_text(size), class_="size"),
             element(
                 "td",
                 element(

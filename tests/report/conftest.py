@@ -1,0 +1,78 @@
+"""One real run over a folder of hostile names, reported on once and read by many tests."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fc7.engine.data import open_source
+from fc7.engine.data.shapes import render
+from fc7.engine.features.workflow import ExtractOptions, extract, index, project
+from fc7.engine.models import Network, load_model
+from fc7.engine.report import write_report
+from fc7.engine.store import Run
+
+sys.path.insert(0, str(Path(__file__).parent))  # the tests are no package
+from readers import HOSTILE, LABELS, ROWS, Page
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    return load_model("tiny-shapes", weights="random", seed=3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty drawings enlarged to 96 x 128, and three files that are no images, in 3 classes."""
+    folder = tmp_path_factory.mktemp("hostile") / "pictures <&>"
+    for row in range(ROWS):
+        image, _, _ = render(5, row)
+        name = folder / LABELS[row % 3] / f"{row:03d}.png"
+        if row == 0:
+            name = folder / HOSTILE
+        name.parent.mkdir(parents=True, exist_ok=True)
+        drawn = Image.fromarray(image.transpose(1, 2, 0))
+        drawn.resize((128, 96), Image.Resampling.BICUBIC).save(name)
+    (folder / LABELS[1] / "empty <i>.png").touch()
+    (folder / LABELS[1] / "text.png").write_text("<script>not an image</script>")
+    (folder / LABELS[2] / "cut.png").write_bytes((folder / HOSTILE).read_bytes()[:700])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The main job but for UMAP and t-SNE, which take longer than all these tests."""
+    made = extract(
+        open_source(pictures),
+        network,
+        ["fc7", "conv1", "conv5", "pixels"],
+        tmp_path_factory.mktemp("run") / "run",
+        ExtractOptions(part_rows=16, batch_rows=8, threads=1),
+    )
+    index(made, "fc7", k=12)
+    index(made, "pixels", k=12)
+    project(made, "fc7", "pca")
+    project(made, "conv5.max", "pca", dimensions=3)
+    return made
+
+
+@pytest.fixture(scope="session")
+def report(run: Run, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "new folder" / "report.html"
+    return write_report(run, path, network, channels_per_layer=3, queries=3)
+
+
+@pytest.fixture(scope="session")
+def page(report: Path) -> Page:
+    return Page(report.read_text(encoding="utf-8"))
