@@ -76,6 +76,8 @@ class Extract:
         self.name = name
         self._network, self._source = network, source
         self._layers = {layer: network.layer(layer) for layer in layers if layer != PIXELS}
+        # Without the normalisations that fold away, ResNet50 runs about a fifth faster.
+        self._folded = network.folded(list(self._layers)) if self._layers else network
         self._pixels = PIXELS in layers
         self._dtype, self._maps = dtype, maps
         self._batch_rows, self._threads = batch_rows, threads
@@ -98,6 +100,7 @@ class Extract:
                 "maps": self._maps,
                 "batch_rows": self._batch_rows,
                 "device": self._device.type,
+                "batch_norm": "folded",
             },
             "software": software(),
         }
@@ -146,7 +149,7 @@ class Extract:
         if self._device.type != "cpu":
             images = images.pin_memory().to(self._device, non_blocking=True)
         pixels = images.to(memory_format=torch.channels_last).float().div_(255)
-        taps = self._network.activations(pixels, list(self._layers), reduce=self._reduce)
+        taps = self._folded.activations(pixels, list(self._layers), reduce=self._reduce)
         tensors: dict[str, Tensor] = {}
         for asked, layer in self._layers.items():
             outputs = layer_outputs(asked, layer, self._dtype, self._maps)
@@ -159,14 +162,13 @@ class Extract:
         return tensors
 
     def _reduce(self, layer: Layer, activation: Tensor) -> tuple[Tensor, ...]:
-        """Reduce in the hook, before anything downstream can write over the activation."""
+        """Reduce or copy in the hook, before an in-place ReLU can write over the activation."""
         if not is_map(layer):
-            return (activation.flatten(1).float(),)
+            return (activation.flatten(1).to(torch.float32, copy=True),)
         values, positions = spatial_max(activation)
         reduced = (values.float(), positions)
         if not self._maps:
             return reduced
-        # A cast copies; only without one must the copy be asked for.
         return (*reduced, activation.to(getattr(torch, self._dtype), copy=True).contiguous())
 
 

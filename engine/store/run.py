@@ -140,6 +140,8 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        # A whole array stays whole: what is committed is never touched again.
+        self._arrays: dict[str, PartedArray] = {}
         if not (self.folder / "run.json").exists():
             raise StoreError(f"no run in {self.folder}; make one with fc7 run DATA --out FOLDER")
         self.meta: dict[str, Any] = _read_json(self.folder / "run.json")
@@ -251,6 +253,11 @@ class Run:
         return output in self.outputs()
 
     def __getitem__(self, output: str) -> PartedArray:
+        if output not in self._arrays:
+            self._arrays[output] = self._whole(output)
+        return self._arrays[output]
+
+    def _whole(self, output: str) -> PartedArray:
         owners = self.outputs()
         if output not in owners:
             raise StoreError(f"no array {output!r} in {self.folder}; it has {', '.join(owners)}")

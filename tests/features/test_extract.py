@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
+from fc7.engine.data import Transform, open_source
 from fc7.engine.errors import FingerprintError, LayerError
 from fc7.engine.features.patches import TopPatches, read_patches
 from fc7.engine.features.workflow import ExtractOptions, extract, network_of
@@ -199,3 +200,45 @@ def test_a_run_leads_back_to_its_network(tmp_path: Path) -> None:
     extract("shapes:5:0", network, ["fc7"], tmp_path / "run", EXACT)
     again = network_of(open_store(tmp_path / "run"), device="cpu")
     assert again.describe() == network.describe()
+
+
+class InPlace(nn.Module):
+    """Every ReLU writes over what it reads, as in torchvision's AlexNet and VGG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 5, 3, padding=1)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.fc6 = nn.Linear(5 * 16, 7)
+        self.relu6 = nn.ReLU(inplace=True)
+        self.fc7 = nn.Linear(7, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = nn.functional.adaptive_avg_pool2d(self.relu1(self.conv1(images)), 4)
+        return self.fc7(self.relu6(self.fc6(features.flatten(1))))
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_an_in_place_relu_changes_nothing_stored(tmp_path: Path, maps: bool) -> None:
+    torch.manual_seed(0)
+    transform = Transform(resize=64, crop=64)
+    network = Network(InPlace(), "in-place", weights="own", transform=transform, device="cpu")
+    options = ExtractOptions(dtype="float32", maps=maps)
+    layers = ["conv1", "fc6", "fc7"]
+    run = extract("shapes:6:2", network, layers, tmp_path / "run", options)
+    source = open_source("shapes:6:2")
+    images = torch.stack([source.decode(source.read(row)) for row in range(6)]).float() / 255
+    model: InPlace = network.model
+    with torch.no_grad():
+        conv1 = model.conv1(network.normalise(images))
+        pooled = nn.functional.adaptive_avg_pool2d(conv1.relu(), 4).flatten(1)
+        fc6 = model.fc6(pooled)
+        fc7 = model.fc7(fc6.relu())
+    # The same float32 operations on the same machine, in batches of another size.
+    close = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(np.asarray(run["fc6"]), fc6, **close)
+    np.testing.assert_allclose(np.asarray(run["fc7"]), fc7, **close)
+    np.testing.assert_allclose(np.asarray(run["conv1.max"]), conv1.flatten(2).amax(2), **close)
+    assert float(fc6.min()) < 0 > float(conv1.min())
+    if maps:
+        np.testing.assert_allclose(np.asarray(run["conv1"]), conv1, **close)
