@@ -53,6 +53,12 @@ def provenance(subject: Subject) -> Section:
         [
             element("h3", "Commands"),
             element("pre", "\n".join(commands(subject)), class_="commands", tabindex="0"),
+            element(
+                "p",
+                "Where a resize, a crop, a mean or a standard deviation was chosen by hand, add "
+                "it: they are listed with the network.",
+                class_="note",
+            ),
             element("h3", "What was analysed"),
             table(("", ""), known),
             element("h3", "Fingerprints"),
@@ -96,8 +102,9 @@ def _options(job: Job) -> list[str]:
     """Return the options of an extraction that are not the defaults."""
     network, options = job.fingerprint["network"], job.fingerprint.get("options", {})
     words = ["--model", str(network["name"])]
-    if network["weights"] not in ("default", "own"):
-        words += ["--weights", str(network["weights"])]
+    weights = job.meta.get("notes", {}).get("weights_file") or network["weights"]
+    if weights not in ("default", "own"):
+        words += ["--weights", str(weights)]
     if network.get("seed"):
         words += ["--seed", str(network["seed"])]
     if network.get("precision", "fp32") != "fp32":

@@ -59,7 +59,14 @@
   const place = new Map(data.names.map(([label], i) => [label, i]));
   const names = new Map(data.names.map(([label, name]) => [label, name]));
   const nameOf = (label) => (label < 0 ? "" : names.get(label) ?? `label ${label}`);
-  const hash = (text) => { let h = 2166136261; for (const c of text) h = Math.imul(h ^ c.codePointAt(0), 16777619); return h >>> 0; };
+  // FNV-1a, then mixed once more: without that, names that differ at the end get like hues.
+  const hash = (text) => {
+    let h = 2166136261;
+    for (const c of text) h = Math.imul(h ^ c.codePointAt(0), 16777619);
+    h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
+    h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+    return (h ^ (h >>> 16)) >>> 0;
+  };
   const colourOf = (label) => {
     if (data.names.length === 0) return PALETTE[0];
     if (label < 0) return "#8c8c8c";
