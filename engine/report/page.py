@@ -17,7 +17,7 @@ from fc7.engine.store.runner import summarize
 
 def page(subject: Subject, sections: Sequence[Section]) -> bytes:
     """Return the whole report as UTF-8."""
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = _asset("report.css"), _asset("report.js") + _asset("scatter.js")
     slots = {
         "title": escape(f"{_name(subject)} · fc7"),
         # Only this style and this script may act: whatever a key might smuggle in stays dead.
