@@ -59,10 +59,10 @@ def run(
     """
     from fc7.engine.cli.console import say
 
+    asked = [*o.split_layers(layers), "pixels"]
     source, network = _open(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
-    asked = [*o.split_layers(layers), "pixels"]
     made, summaries = _extract(
         source, network, asked, out, dtype, maps, top_k, batch, part_rows, threads, parts
     )
@@ -104,13 +104,14 @@ def extract(
 
     New layers join an existing run. `--layers pixels` keeps the images themselves, 32 x 32.
     """
+    asked = o.split_layers(layers)
     source, network = _open(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
     made, summaries = _extract(
         source,
         network,
-        o.split_layers(layers),
+        asked,
         out,
         dtype,
         maps,
@@ -145,14 +146,14 @@ def plan(
 
     A few rows are read and two batches computed; no weights are needed for that.
     """
-    from fc7.engine.cli.console import bytes_text, emit_json, emit_table, progress, seconds_text
+    from fc7.engine.cli.console import bytes_text, emit_json, emit_table, seconds_text
     from fc7.engine.features.plan import make_plan
 
+    asked = o.split_layers(layers)
     source, network = _open(
         data, max_pixels, model, weights, seed, device, precision, None, None, resize, crop
     )
-    with progress():
-        made = make_plan(source, network, o.split_layers(layers), dtype, maps, batch)
+    made = make_plan(source, network, asked, dtype, maps, batch)
     if json:
         emit_json(made.to_dict())
         return

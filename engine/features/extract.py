@@ -18,6 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from fc7.engine.data.reader import ReadTimes, Row, read_rows
 from fc7.engine.data.source import Source
+from fc7.engine.errors import StoreError
 from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
@@ -26,6 +27,7 @@ from fc7.engine.store.job import RowStream
 from fc7.kernels import FastLinear, spatial_max
 
 DEFAULT_BATCH_ROWS = 32
+DTYPES = ("float16", "float32")
 PIXELS_SIDE = 32
 _LOOKAHEAD_BATCHES = 2
 
@@ -60,6 +62,7 @@ class Extract:
 
     Raises:
         LayerError: the network has no such layer.
+        StoreError: another dtype.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Extract:
         batch_rows: int = DEFAULT_BATCH_ROWS,
         threads: int = 2,
     ) -> None:
+        if dtype not in DTYPES:
+            raise StoreError(f"no dtype {dtype!r}; activations are stored as {', '.join(DTYPES)}")
         self.name = name
         self._network, self._source = network, source
         self._layers = {layer: network.layer(layer) for layer in layers if layer != PIXELS}

@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
     The lock goes with the process that holds it, however that ends. Not reentrant.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
