@@ -147,7 +147,7 @@
 
   // As many thumbnails as fit on a grid without covering one another; the others wait for a zoom.
   const laid = new Map();
-  const cellSide = () => Math.min(data.side, Math.max(20, 22 * Math.sqrt(view.zoom))) + 4;
+  const cellSide = () => Math.min(data.side, Math.max(20, Math.sqrt((width * height * view.zoom) / data.pictured))) + 4;
   const cellAt = (x, y) => Math.floor(y / cellSide()) * 1e5 + Math.floor(x / cellSide());
 
   function drawPictures() {
