@@ -198,7 +198,7 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
     from fc7.engine.report import write_report
 
     with progress() as report:
-        vectors = vector_layers(made)[-1:]
+        vectors = vector_layers(made)[-1:]  # none where only maps were asked for
         for layer in [*vectors, PIXELS]:
             index(made, layer, report=report)
         for layer in vectors:

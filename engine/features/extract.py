@@ -90,11 +90,15 @@ class Extract:
         self.outputs = [
             output
             for asked, layer in self._layers.items()
-            for output in layer_outputs(asked, layer, dtype, maps)
+            for output in layer_outputs(asked, layer, dtype, maps, self._place(layer))
         ]
         if self._pixels:
             shape = (3, PIXELS_SIDE, PIXELS_SIDE)
             self.outputs.append(Output(PIXELS, shape, "uint8", {"layer": PIXELS}))
+
+    def _place(self, layer: Layer) -> dict[str, Any]:
+        """Say where in the network a layer lies, for those who want the deepest but the logits."""
+        return {"layers_after": self._network.layers_after(layer.path)}
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
@@ -185,9 +189,15 @@ def is_map(layer: Layer) -> bool:
     return layer.is_spatial and layer.shape[1] * layer.shape[2] > 1
 
 
-def layer_outputs(asked: str, layer: Layer, dtype: str, maps: bool) -> list[Output]:
+def layer_outputs(
+    asked: str,
+    layer: Layer,
+    dtype: str,
+    maps: bool,
+    place: Mapping[str, Any] | None = None,
+) -> list[Output]:
     """Return what extraction stores of a layer, under the name that was asked for."""
-    about = {"layer": asked, "path": layer.path, "rectified": layer.rectified}
+    about = {"layer": asked, "path": layer.path, "rectified": layer.rectified, **(place or {})}
     if not is_map(layer):
         width = int(np.prod(layer.shape))
         return [Output(asked, (width,), dtype, about)]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fc7.engine.features.vectors import Vectors, open_vectors
 from fc7.engine.store import Progress, Report, Run
@@ -100,14 +99,15 @@ def label_agreement(run: Run, layer: str, k: int = 10, rows: slice = slice(None)
     Returns:
         A share in [0, 1], or None when no query has a label.
     """
-    column = run.rows.column("label").combine_chunks()
-    labels: NDArray[np.int64] = column.fill_null(-1).to_numpy(zero_copy_only=False)
+    labels = run.labels
     ids = run.job(neighbors_job(layer)).result("ids")[:, :k]
     agree, counted = 0.0, 0
     queries = np.arange(len(run))[rows]
     for start in range(0, len(queries), 65_536):
         block = queries[start : start + 65_536]
-        block = block[(labels[block] >= 0) & (ids[block, 0] >= 0)] if ids.shape[1] else block[:0]
-        agree += float((labels[ids[block]] == labels[block][:, None]).mean(1).sum())
+        block = block[labels[block] >= 0] if ids.shape[1] else block[:0]
+        near = ids[block]
+        block, near = block[near[:, 0] >= 0], near[near[:, 0] >= 0]  # a bad row has no neighbours
+        agree += float((labels[near] == labels[block][:, None]).mean(1).sum())
         counted += len(block)
     return agree / counted if counted else None

@@ -180,17 +180,22 @@ def _load_described(described: Mapping[str, Any], notes: Mapping[str, Any], devi
 
 
 def vector_layers(run: Run) -> list[str]:
-    """Return the run's outputs that hold one vector a row, the deepest last, pixels left out."""
-    return [
-        output.name
+    """Return the run's layers with one vector a row, the one to seek neighbours in last.
+
+    That is the deepest before the logits: fc7, or the pooled features of a residual network.
+    """
+    vectors = {
+        output.name: output.attributes
         for job in run.outputs().values()
         for output in job.outputs.values()
         if output.name == output.attributes.get("layer") != PIXELS and len(output.shape) == 1
-    ]
+    }
+    after = {name: about["layers_after"] for name, about in vectors.items()}
+    return sorted(vectors, key=lambda name: (after[name] > 0, -after[name]))
 
 
 def default_vectors(run: Run) -> str:
-    """Return the deepest vector layer of a run, the one that neighbours are sought in.
+    """Return the vector layer of a run that neighbours are sought in; see `vector_layers`.
 
     Raises:
         StoreError: it has none.

@@ -125,6 +125,18 @@ class Network(nn.Module):
         """
         return resolve(name, self.name, self.layers, self._found)
 
+    def layers_after(self, name: str) -> int:
+        """Return how many modules return something after this layer; 0 for the logits.
+
+        The blocks that a layer lies in return after it, and are not counted.
+
+        Raises:
+            LayerError: there is no such layer.
+        """
+        own, order = self.layer(name).path, list(self._found)
+        later = order[order.index(own) + 1 :]
+        return sum(bool(path) and not own.startswith(f"{path}.") for path in later)
+
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images in [0, 1], float (N, 3, H, W), to logits, float32 (N, classes)."""
         return _logits(self.model(self.normalise(images))).float()

@@ -229,6 +229,11 @@ class Run:
         """(N,) bool: rows whose data could be used (all, before the first job has ended)."""
         return rows_table.good(self.folder / "rows.parquet")
 
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) int64: every row's label, -1 where unknown."""
+        return rows_table.labels(self.folder / "rows.parquet")
+
     def jobs(self) -> dict[str, Job]:
         """Return the run's jobs by name."""
         paths = sorted((self.folder / "jobs").glob("*/job.json"))

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from fc7.engine.data import Transform, open_source
 from fc7.engine.errors import FingerprintError, LayerError
 from fc7.engine.features.patches import TopPatches, read_patches
-from fc7.engine.features.workflow import ExtractOptions, extract, network_of
+from fc7.engine.features.workflow import ExtractOptions, extract, network_of, vector_layers
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, open_store, run_fold
 
@@ -242,3 +242,10 @@ def test_an_in_place_relu_changes_nothing_stored(tmp_path: Path, maps: bool) -> 
     assert float(fc6.min()) < 0 > float(conv1.min())
     if maps:
         np.testing.assert_allclose(np.asarray(run["conv1"]), conv1, **close)
+
+
+def test_neighbours_are_sought_before_the_logits(tmp_path: Path, network: Network) -> None:
+    run = extract("shapes:5:0", network, ["fc8", "conv5", "fc6"], tmp_path / "run", EXACT)
+    assert vector_layers(run) == ["fc8", "fc6"]
+    extract("shapes:5:0", network, ["fc7", "pixels"], tmp_path / "run", EXACT)
+    assert vector_layers(run) == ["fc8", "fc6", "fc7"]

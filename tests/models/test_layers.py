@@ -186,3 +186,10 @@ def test_paths_are_names_too():
     assert net.layer("classifier").shape == (1000,)
     with pytest.raises(TypeError):
         net.layers["new"] = net.layers["conv1"]
+
+
+def test_layers_after_counts_to_the_logits() -> None:
+    alexnet = load_model("alexnet", weights="random", device="cpu")
+    assert [alexnet.layers_after(name) for name in ("fc8", "relu7", "fc7")] == [0, 1, 2]
+    resnet = load_model("resnet18", weights="random", device="cpu")
+    assert [resnet.layers_after(name) for name in ("fc", "avgpool", "layer4")] == [0, 1, 2]
