@@ -10,7 +10,7 @@ from torch import nn
 
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import LayerError
-from fc7.engine.models import Network
+from fc7.engine.models import Network, load_model
 from fc7.engine.models.layers import find_layers, name_layers
 
 
