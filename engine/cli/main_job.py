@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fc7.engine.store import Run, Summary
 
 _BATCH, _PART_ROWS, _TOP_K, _MAX_PIXELS = 32, 1024, 9, 100_000_000
+_PIXEL_NEIGHBORS = 10  # pixels are only ever looked at; nothing is projected from them
 
 
 def register(app: typer.Typer) -> None:
@@ -199,8 +200,9 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
 
     with progress() as report:
         vectors = vector_layers(made)[-1:]  # none where only maps were asked for
-        for layer in [*vectors, PIXELS]:
+        for layer in vectors:
             index(made, layer, report=report)
+        index(made, PIXELS, k=_PIXEL_NEIGHBORS, report=report)
         for layer in vectors:
             for method in METHODS:
                 project(made, layer, method, sample=sample, seed=seed, report=report)
