@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-_OPEN_MAPS = 1024
+# A map holds a file open as long as it lives, and a process may have 1,024 by default: a run of
+# two million rows has more parts than that, in each of several arrays.
+_OPEN_MAPS = 32
 
 
 class PartedArray:
@@ -60,10 +62,13 @@ class PartedArray:
             yield from part
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False and len(self._paths) != 1:
-            raise ValueError("the array lies in several parts: it cannot be had without a copy")
+        if copy is False and (len(self._paths) != 1 or np.dtype(dtype or self.dtype) != self.dtype):
+            raise ValueError("several parts, or another dtype: it cannot be had without a copy")
         whole: NDArray[Any] = self[:]
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        if dtype is not None:
+            whole = whole.astype(dtype, copy=False)
+        # One part alone is still the file's read-only map; who asks for a copy means to write.
+        return np.array(whole) if copy and not whole.flags.writeable else whole
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         if isinstance(index, tuple):

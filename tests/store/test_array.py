@@ -1,5 +1,8 @@
 """PartedArray against numpy on the same values."""
 
+import resource
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +86,33 @@ def test_a_slice_within_a_part_is_a_view_of_the_file(array: PartedArray) -> None
 def test_refuses_what_numpy_refuses(array: PartedArray, index: Any) -> None:
     with pytest.raises(IndexError):
         array[index]
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """Let the process have 200 files open at a time."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    yield 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_parts_than_a_process_may_open_files(tmp_path: Path, few_files: int) -> None:
+    paths = [tmp_path / f"part-{number:06d}.npy" for number in range(few_files + 50)]
+    for number, path in enumerate(paths):
+        np.save(path, np.array([number]))
+    array = PartedArray(paths, 1, (len(paths),), np.dtype(np.int64))
+    np.testing.assert_array_equal(array[np.arange(len(paths))], np.arange(len(paths)))
+    np.testing.assert_array_equal([int(row) for row in array], np.arange(len(paths)))
+
+
+def test_a_copy_of_a_single_part_can_be_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "part-000000.npy"
+    np.save(path, WHOLE)
+    array = PartedArray([path], len(WHOLE), SHAPE, WHOLE.dtype)
+    copy = np.array(array)
+    copy[:] = 0
+    np.testing.assert_array_equal(np.load(path), WHOLE)
+    assert np.shares_memory(np.asarray(array, copy=False), array[:])
+    with pytest.raises(ValueError, match="without a copy"):
+        np.asarray(array, dtype=np.float64, copy=False)
