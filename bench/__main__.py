@@ -33,6 +33,7 @@ class Benchmark:
 def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Benchmark]:
     """Return every benchmark, with the reason for each that cannot run."""
     turns = ("--rounds", str(rounds)) if rounds else ()
+    no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10 as Parquet files"
     no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
     without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
     return [
@@ -48,6 +49,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         ),
         Benchmark("indexing", ("-m", "fc7.bench.indexing"), without_faiss),
         Benchmark("umap_cold", ("-m", "fc7.bench.umap_cold")),
+        Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),
     ]
 
 

@@ -159,7 +159,9 @@ def compare(folder: Path, rounds: int) -> dict[str, Any]:
             for one in who[shift:] + who[:shift]:
                 for size, images in folders.items():
                     command = one.command(images, fresh(work / "out"))
-                    taken[one.name][size].append(measure(command, environment()))
+                    took = measure(command, environment())
+                    taken[one.name][size].append(took)
+                    say(f"  {one.name}, {size}: {took.cpu_seconds:.2f} CPU-s")
         counts = {size: sum(1 for _ in images.iterdir()) for size, images in folders.items()}
     rates = {name: summarize(runs, counts) for name, runs in taken.items()}
     return {

@@ -76,11 +76,30 @@ def indexing_rows(results: Results) -> list[Row]:
     return rows
 
 
+def umap_rows(results: Results) -> list[Row]:
+    """Return the row of UMAP from a fresh process."""
+    speedup = results["processor_seconds"]["speedup"]
+    seconds = results["processor_seconds"]["fc7"]
+    what = f"UMAP, {results['rows']:,} x {results['dimensions']}, fresh process, to umap-learn"
+    return [(what, f"{speedup:.2f} x ({seconds:.0f} CPU-s)", "")]
+
+
+def agreement_rows(results: Results) -> list[Row]:
+    """Return the rows of neighbours that share a label."""
+    what = f"{results['k']} nearest of {results['unseen']:,} unseen CIFAR-10 images, same label"
+    return [
+        (f"{what}, by fc7", f"{results['fc7_among_unseen']:.1%}", "75 %"),
+        (f"{what}, by pixels", f"{results['pixels_among_unseen']:.1%}", ""),
+    ]
+
+
 WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "extract": extract_rows,
     "memory": memory_rows,
     "startup": startup_rows,
     "indexing": indexing_rows,
+    "umap_cold": umap_rows,
+    "agreement": agreement_rows,
 }
 
 
