@@ -7,7 +7,15 @@ from fc7.engine.store.array import PartedArray
 from fc7.engine.store.job import Arrays, Fold, Map, Output, Stage
 from fc7.engine.store.part import DEFAULT_PART_ROWS, Part, plan_parts
 from fc7.engine.store.run import Job, Run, open_store
-from fc7.engine.store.runner import Progress, Report, Summary, run_fold, run_map, run_stage
+from fc7.engine.store.runner import (
+    Progress,
+    Report,
+    Summary,
+    run_fold,
+    run_map,
+    run_stage,
+    summarize,
+)
 from fc7.engine.store.verify import Damage, verify
 
 __all__ = [
@@ -30,5 +38,6 @@ __all__ = [
     "run_fold",
     "run_map",
     "run_stage",
+    "summarize",
     "verify",
 ]

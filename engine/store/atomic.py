@@ -97,12 +97,26 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_stale(folder: Path, final_name: str) -> None:
-    """Remove what an interrupted writer of `folder / final_name` left behind."""
+    """Remove what an interrupted writer of `folder / final_name` left behind.
+
+    A file that its writer, in this process or another, holds locked is left alone.
+    """
     for leftover in folder.glob(f".{final_name}.*.tmp"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
-        else:
+        elif not _is_locked(leftover):
             leftover.unlink(missing_ok=True)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def sha256_file(path: Path) -> str:

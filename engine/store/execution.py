@@ -166,6 +166,8 @@ class PartTask:
 
     def _mark(self, seen: NDArray[np.bool_], numbers: NDArray[np.int64]) -> None:
         places = numbers - self._part.start
+        if len(places) and not (places.min() >= 0 and places.max() < len(seen)):
+            raise RuntimeError(f"{self._job.name} yielded a row that is not of {self._part}")
         if seen[places].any() or len(np.unique(places)) != len(places):
             raise RuntimeError(f"{self._job.name} yielded a row of {self._part} twice")
         seen[places] = True

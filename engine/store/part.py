@@ -3,9 +3,10 @@
 A part is a fixed range of rows. Its arrays are npy files, `jobs/JOB/OUTPUT/part-000007.npy`,
 written with plain writes (memory maps write two to five times slower) under temporary names. The
 commit record `jobs/JOB/commits/part-000007.json` is written last: with it the part exists, without
-it nothing of the part does.
+it nothing of the part does. Two processes may make the same part: the first to commit is kept.
 """
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
 from fc7.engine.store.atomic import (
-    publish,
+    flush_folder,
+    locked,
     remove_stale,
     sha256_file,
     temporary_beside,
@@ -79,13 +81,13 @@ class PartWriter:
     ) -> None:
         self._folder, self._part = job_folder, part
         self._files: dict[str, _ArrayFile] = {}
-        (job_folder / "commits").mkdir(parents=True, exist_ok=True)
         try:
-            for name, (shape, dtype) in arrays.items():
-                path = array_path(job_folder, name, part)
-                path.parent.mkdir(exist_ok=True)
-                remove_stale(path.parent, path.name)
-                self._files[name] = _ArrayFile(path, shape, np.dtype(dtype))
+            with locked(job_folder / "commits"):
+                for name, (shape, dtype) in arrays.items():
+                    path = array_path(job_folder, name, part)
+                    path.parent.mkdir(exist_ok=True)
+                    remove_stale(path.parent, path.name)
+                    self._files[name] = _ArrayFile(path, shape, np.dtype(dtype))
         except OSError:
             self.discard()
             raise
@@ -96,22 +98,26 @@ class PartWriter:
 
     def commit(self, fingerprint_digest: str, notes: Mapping[str, Any]) -> None:
         """Publish every array, then the record with sizes, shapes and checksums."""
+        entry = {
+            "part": self._part.index,
+            "start": self._part.start,
+            "stop": self._part.stop,
+            "fingerprint": fingerprint_digest,
+            "files": {name: file.finish() for name, file in self._files.items()},
+            **notes,
+        }
         record = record_path(self._folder, self._part)
-        if record.exists():  # another process was faster; what is committed is never touched
-            self.discard()
-            return
-        files = {name: file.publish() for name, file in self._files.items()}
-        write_json(
-            record,
-            {
-                "part": self._part.index,
-                "start": self._part.start,
-                "stop": self._part.stop,
-                "fingerprint": fingerprint_digest,
-                "files": files,
-                **notes,
-            },
-        )
+        with locked(record.parent):
+            if is_folded(self._folder, self._part, fingerprint_digest):
+                # Another process was faster; what is committed is never touched.
+                self.discard()
+                return
+            if record.exists():  # of files that were damaged; it must not vouch for the new ones
+                record.unlink()
+                flush_folder(record.parent)
+            for file in self._files.values():
+                file.publish()
+            write_json(record, entry)
 
     def discard(self) -> None:
         """Remove what was written and not committed."""
@@ -135,6 +141,8 @@ class _ArrayFile:
             np.lib.format.write_array_header_1_0(file, header)
             self._header_bytes = file.tell()
         self._descriptor = os.open(self._temporary, os.O_WRONLY)
+        # Held until the file has its final name: this one is not stale. See `remove_stale`.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         os.ftruncate(self._descriptor, self._header_bytes + shape[0] * self._row_bytes)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
@@ -156,17 +164,19 @@ class _ArrayFile:
             written = os.pwrite(self._descriptor, block, offset)
             block, offset = block[written:], offset + written
 
-    def publish(self) -> dict[str, Any]:
-        os.close(self._descriptor)
-        self._descriptor = -1
-        entry = {
+    def finish(self) -> dict[str, Any]:
+        os.fsync(self._descriptor)
+        return {
             "bytes": self._temporary.stat().st_size,
             "sha256": sha256_file(self._temporary),
             "shape": list(self._shape),
             "dtype": self._dtype.name,
         }
-        publish(self._temporary, self._path)
-        return entry
+
+    def publish(self) -> None:
+        os.replace(self._temporary, self._path)
+        flush_folder(self._path.parent)
+        self.discard()
 
     def discard(self) -> None:
         if self._descriptor >= 0:
@@ -191,8 +201,8 @@ def is_committed(job_folder: Path, part: Part, fingerprint_digest: str) -> bool:
     """Say whether `part` is committed: by its record and the sizes of its files.
 
     Checksums are for `verify`: reading every byte would make resuming as slow as reading the run.
-    A part with a record whose file is missing or has another size counts as not committed, and
-    its record is removed so that it is made again. A record of another job raises StoreError.
+    A part with a record whose file is missing or has another size counts as not committed, and is
+    made again. A record of another job raises StoreError.
     """
     path = record_path(job_folder, part)
     if not path.exists():
@@ -203,10 +213,22 @@ def is_committed(job_folder: Path, part: Part, fingerprint_digest: str) -> bool:
             f"{path} was committed by another job ({record['fingerprint'][:8]}, this one is "
             f"{fingerprint_digest[:8]}); use a new folder"
         )
+    return _has_files(record, job_folder, part)
+
+
+def is_folded(job_folder: Path, part: Part, fingerprint_digest: str) -> bool:
+    """Say the same for a fold, whose states are made again where they are another fold's."""
+    path = record_path(job_folder, part)
+    if not path.exists():
+        return False
+    record = read_record(path)
+    return record["fingerprint"] == fingerprint_digest and _has_files(record, job_folder, part)
+
+
+def _has_files(record: Mapping[str, Any], job_folder: Path, part: Part) -> bool:
     for name, entry in record["files"].items():
         file = array_path(job_folder, name, part)
         if not file.exists() or file.stat().st_size != entry["bytes"]:
-            path.unlink()
             return False
     return True
 

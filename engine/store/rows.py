@@ -4,7 +4,7 @@ Columns: row (int64), key (large_string), label (int32, null where unknown), sta
 (`unread`, `ok`, or why the image could not be used) and detail (one line for a bad row, else null).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,22 +88,16 @@ def read(path: Path) -> Any:
     return parquet.read_table(path)
 
 
-def has_unread(path: Path) -> bool:
-    """Say whether any row still has the status `unread`."""
+def has_status(path: Path, bad: Iterable[int]) -> bool:
+    """Say whether every row has been marked, and those in `bad`, no others, as bad."""
     import pyarrow.compute as pc
     from pyarrow import parquet
 
     status = parquet.read_table(path, columns=["status"]).column("status")
-    return bool(pc.any(pc.equal(status, "unread")).as_py())
-
-
-def labels(path: Path) -> NDArray[np.int64]:
-    """Return (N,) int64 labels, -1 where unknown."""
-    from pyarrow import parquet
-
-    column = parquet.read_table(path, columns=["label"]).column("label").combine_chunks()
-    found: NDArray[np.int64] = column.fill_null(-1).to_numpy(zero_copy_only=False)
-    return found.astype(np.int64)
+    if pc.any(pc.equal(status, "unread")).as_py():
+        return False
+    marked = np.flatnonzero(pc.not_equal(status, "ok").to_numpy())
+    return marked.tolist() == sorted(bad)
 
 
 def good(path: Path) -> NDArray[np.bool_]:

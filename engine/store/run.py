@@ -11,7 +11,6 @@ numpy and pyarrow alone can read it, and opening one imports nothing heavier.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -32,6 +31,7 @@ from fc7.engine.store.part import (
     Part,
     array_path,
     is_committed,
+    is_folded,
     plan_parts,
     read_record,
     record_path,
@@ -90,13 +90,15 @@ class Job:
         }
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the commit records in part order."""
-        for path in sorted((self.folder / "commits").glob("part-*.json")):
-            yield read_record(path)
+        """Yield the commit records in part order, of the parts whose files are there."""
+        for part in self.committed():
+            yield read_record(record_path(self.folder, part))
 
     def committed(self) -> list[Part]:
         """Return the parts whose commit records and files are there."""
-        return [part for part in self.run.parts if is_committed(self.folder, part, self.digest)]
+        digest = self.digest
+        check = is_folded if self.kind == "fold" else is_committed
+        return [part for part in self.run.parts if check(self.folder, part, digest)]
 
     @property
     def is_complete(self) -> bool:
@@ -165,7 +167,11 @@ class Run:
             run = cls(folder)
             run.check_source(source)
             return run
-        if folder.exists() and (not folder.is_dir() or any(_visible(folder))):
+        if part_rows < 1:
+            raise StoreError(f"a part of {part_rows} rows; write 1 or more")
+        is_taken = folder.exists() and (not folder.is_dir() or any(_visible(folder)))
+        # Asked again: another process may have made the run just now.
+        if is_taken and not (folder / "run.json").exists():
             raise StoreError(f"{folder} is not empty and not a run; choose another --out")
         with locked(folder):
             if not (folder / "run.json").exists():
@@ -301,13 +307,6 @@ class Run:
             FingerprintError: names every entry that differs.
         """
         path = self.folder / "jobs" / name / "job.json"
-        owners = self.outputs()
-        for output in outputs:
-            if output.name in owners and owners[output.name].name != name:
-                raise StoreError(
-                    f"{output.name} is in {self.folder} already, made by "
-                    f"{owners[output.name].name}; choose another --out"
-                )
         meta = {
             "kind": kind,
             "fingerprint": fingerprint,
@@ -322,14 +321,37 @@ class Run:
                 for output in outputs
             ],
         }
+        meta = json.loads(json.dumps(meta))
+        if path.exists():
+            job = Job(self, name)
+            if job.meta == meta:  # nothing to write: a run that others own can be read
+                return job
         with locked(self.folder):
+            self._check_outputs(name, meta["outputs"])
             return self._start_job(path, meta)
+
+    def _check_outputs(self, name: str, outputs: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse arrays that another job owns, or other arrays than the job's own."""
+        owners = self.outputs()
+        for output in (entry["name"] for entry in outputs):
+            if output in owners and owners[output].name != name:
+                raise StoreError(
+                    f"{output} is in {self.folder} already, made by {owners[output].name}; "
+                    "choose another --out"
+                )
+        own = {output for output, job in owners.items() if job.name == name}
+        if own and own != {entry["name"] for entry in outputs}:
+            # Two processes began at the same time and asked for different things.
+            raise StoreError(
+                f"{name} in {self.folder} makes {', '.join(sorted(own))}, begun by another "
+                "process; give the command again"
+            )
 
     def _start_job(self, path: Path, meta: dict[str, Any]) -> Job:
         name, kind, fingerprint = path.parent.name, meta["kind"], meta["fingerprint"]
         if path.exists():
             job = Job(self, name)
-            changed = differences(job.fingerprint, json.loads(json.dumps(fingerprint)))
+            changed = differences(job.fingerprint, fingerprint)
             if not changed:
                 return job
             if kind == "map" and job.is_complete:
@@ -342,10 +364,13 @@ class Run:
                     f"{name} in {self.folder} was made differently ({'; '.join(changed)}); "
                     "choose another --out"
                 )
-            if kind == "fold":
-                shutil.rmtree(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, meta)
+        if (
+            kind == "fold"
+        ):  # a state of another k that a kill leaves here is made again all the same
+            for record in (path.parent / "commits").glob("part-*.json"):
+                record.unlink(missing_ok=True)
         return Job(self, name)
 
 

@@ -20,7 +20,14 @@ from fc7.engine.store import rows as rows_table
 from fc7.engine.store.atomic import locked, new_folder, sha256_file, write_json
 from fc7.engine.store.execution import Clock, PartTask, Writer
 from fc7.engine.store.job import Arrays, Fold, Map, Stage
-from fc7.engine.store.part import Part, PartWriter, is_committed, read_record, select_parts
+from fc7.engine.store.part import (
+    Part,
+    PartWriter,
+    is_committed,
+    is_folded,
+    read_record,
+    select_parts,
+)
 from fc7.engine.store.run import Job, Run
 
 
@@ -92,7 +99,7 @@ def run_map(
     def follow(part: Part) -> None:
         for fold in folds:
             fold_job, owner = _start_fold(run, fold)
-            if not is_committed(fold_job.folder, part, fold_job.digest):
+            if not is_folded(fold_job.folder, part, fold_job.digest):
                 _fold_part(run, fold_job, owner, fold, part)
 
     if pending:
@@ -114,8 +121,7 @@ def run_map(
                 close()
     summary = summarize(run, folder, computed=sum(len(part) for part in pending))
     if summary.is_complete:
-        if pending or rows_table.has_unread(run.folder / "rows.parquet"):
-            _set_status(run)
+        _set_status(run)
         for fold in folds:
             run_fold(run, fold)
     return summary
@@ -124,6 +130,8 @@ def run_map(
 def run_fold(run: Run, fold: Fold, report: Report | None = None) -> Job:
     """Fold the run's arrays, part by part, and commit the merged result."""
     job, owner = _start_fold(run, fold)
+    if job.result_record() is not None:
+        return job
     with locked(job.folder):
         if job.result_record() is None:
             _merge(run, fold, job, owner, report)
@@ -133,7 +141,7 @@ def run_fold(run: Run, fold: Fold, report: Report | None = None) -> Job:
 def _merge(run: Run, fold: Fold, job: Job, owner: Job, report: Report | None) -> None:
     state: Arrays | None = None
     for part in run.parts:
-        if not is_committed(job.folder, part, job.digest):
+        if not is_folded(job.folder, part, job.digest):
             _fold_part(run, job, owner, fold, part)
         record = read_record(job.folder / "commits" / f"{part.name}.json")
         later = {name: np.load(job.folder / name / f"{part.name}.npy") for name in record["files"]}
@@ -152,6 +160,8 @@ def _merge(run: Run, fold: Fold, job: Job, owner: Job, report: Report | None) ->
 def run_stage(run: Run, stage: Stage) -> Job:
     """Build the stage's folder, unless it is there and was made the same way."""
     job = run.start_job(stage.name, "stage", stage.fingerprint())
+    if job.result_record() is not None:
+        return job
     with locked(job.folder):
         if job.result_record() is not None:
             return job
@@ -189,8 +199,10 @@ def _set_status(run: Run) -> None:
         if job.kind == "map":
             for record in job.records():
                 bad |= {row: (status, detail) for row, status, detail in record["bad"]}
-    with locked(run.folder):
-        rows_table.set_status(run.folder / "rows.parquet", bad)
+    path = run.folder / "rows.parquet"
+    if not rows_table.has_status(path, bad):
+        with locked(run.folder):
+            rows_table.set_status(path, bad)
 
 
 def _start_fold(run: Run, fold: Fold) -> tuple[Job, Job]:
