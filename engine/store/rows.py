@@ -100,6 +100,15 @@ def has_status(path: Path, bad: Iterable[int]) -> bool:
     return marked.tolist() == sorted(bad)
 
 
+def labels(path: Path) -> NDArray[np.int64]:
+    """Return (N,) int64 labels, -1 where unknown."""
+    from pyarrow import parquet
+
+    column = parquet.read_table(path, columns=["label"]).column("label").combine_chunks()
+    found: NDArray[np.int64] = column.fill_null(-1).to_numpy(zero_copy_only=False)
+    return found.astype(np.int64)
+
+
 def good(path: Path) -> NDArray[np.bool_]:
     """Return (N,) bool: rows with status `ok`, or not read yet."""
     import pyarrow.compute as pc

@@ -62,14 +62,15 @@ def test_two_processes_make_one_run(tmp_path: Path, selections: tuple[str, str])
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_who_commits_a_part_first_is_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_commits_a_part_first_is_kept(tmp_path: Path, first: int) -> None:
     part, arrays = Part(0, 0, 2), {"a": ((2,), "int64")}
-    slow, quick = (PartWriter(tmp_path, part, arrays) for _ in range(2))
-    for value, writer in ((1, slow), (2, quick)):
+    writers = [PartWriter(tmp_path, part, arrays) for _ in range(2)]
+    for value, writer in enumerate(writers):
         writer.write("a", np.arange(2), np.full(2, value))
-    quick.commit("digest", {})
-    slow.commit("digest", {})
-    np.testing.assert_array_equal(np.load(tmp_path / "a/part-000000.npy"), [2, 2])
+    writers[first].commit("digest", {})
+    writers[1 - first].commit("digest", {})
+    np.testing.assert_array_equal(np.load(tmp_path / "a/part-000000.npy"), [first, first])
     assert is_committed(tmp_path, part, "digest")
     assert not list(tmp_path.rglob("*.tmp"))
 

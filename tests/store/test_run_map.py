@@ -31,6 +31,7 @@ def test_stores_each_row_at_its_place(
     np.testing.assert_array_equal(np.asarray(run["scalars"]), rows * 7)
     assert run.rows.column("status").to_pylist() == ["ok"] * count
     assert run.rows.column("key").to_pylist() == [f"number-{n}" for n in rows]
+    np.testing.assert_array_equal(run.labels, rows % 3)
 
 
 def test_numpy_alone_reads_a_part(tmp_path: Path) -> None:
