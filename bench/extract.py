@@ -266,7 +266,11 @@ def main(argv: list[str] | None = None) -> None:
         say("without thingsvision; make its environment with python -m fc7.bench.peers")
     results = compare(arguments.images, arguments.rounds)
     print_table(results)
-    record("extract", results, f"python -m fc7.bench.extract --rounds {arguments.rounds}")
+    record(
+        "extract",
+        results,
+        f"python -m fc7.bench.extract --images FOLDER --rounds {arguments.rounds}",
+    )
 
 
 if __name__ == "__main__":

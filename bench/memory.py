@@ -90,7 +90,8 @@ def main(argv: list[str] | None = None) -> None:
         f"{peak['many'] / 1e6:.0f} MB over {MANY}: {results['ratio']:.3f} x "
         f"(bar {BAR}: {'met' if results['met'] else 'NOT met'})"
     )
-    record("memory", results, f"python -m fc7.bench.memory --rounds {arguments.rounds}")
+    data = "--cifar 'cifar10/*.parquet' " if arguments.cifar else ""
+    record("memory", results, f"python -m fc7.bench.memory {data}--rounds {arguments.rounds}")
 
 
 if __name__ == "__main__":
