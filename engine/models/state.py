@@ -55,7 +55,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def fit_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+def fit_state(
+    model: nn.Module, state: Mapping[str, Tensor], source: str, name: str, assign: bool = False
+) -> None:
     """Copy the tensors into the model.
 
     Args:
@@ -64,6 +66,7 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: 
             BatchNorm's step counters, which old files lack, may be missing.
         source: where the tensors are from, for the message.
         name: the network's name, for the message.
+        assign: let the model take over the tensors themselves instead of copies.
 
     Raises:
         ModelError: names or shapes differ; the message has the first few of each.
@@ -87,7 +90,9 @@ def fit_state(model: nn.Module, state: Mapping[str, Tensor], source: str, name: 
             faults.append(f"{title}: {', '.join(names[:_FAULTS_SHOWN])}{more}")
     if faults:
         raise ModelError(f"the weights in {source} are not of {name}; {'; '.join(faults)}")
-    model.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    model.load_state_dict(
+        {key: state[key] for key in expected if key in state}, strict=False, assign=assign
+    )
 
 
 def digest_of(model: nn.Module) -> str:

@@ -2,8 +2,8 @@
 
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -216,13 +216,28 @@ def _build(name: str, **options: Any) -> nn.Module:
 
 
 def _filled(name: str, state: dict[str, Tensor], file: Path, **options: Any) -> nn.Module:
-    """Build the network for as many classes as the file's weights have, and fill it with them."""
+    """Build the network for as many classes as the file's weights have, and fill it with them.
+
+    It is built on the meta device and takes over the file's tensors, so the weights are in memory
+    once and none is drawn to be overwritten. Where something is not in the file (a constant of
+    the model's own making), or the model cannot be built so, it is built for real.
+    """
+    with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        model = _sized(name, state, **options)
+        fit_state(model, state, str(file), name, assign=True)
+        if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            return model
     with _seeded(0):
-        model = _build(name, **options)
-        last, expected = list(model.state_dict().items())[-1]
-        if last in state and state[last].ndim and len(state[last]) != len(expected):
-            model = _build(name, **options, num_classes=len(state[last]))
+        model = _sized(name, state, **options)
     fit_state(model, state, str(file), name)
+    return model
+
+
+def _sized(name: str, state: Mapping[str, Tensor], **options: Any) -> nn.Module:
+    model = _build(name, **options)
+    last, expected = list(model.state_dict().items())[-1]
+    if last in state and state[last].ndim and len(state[last]) != len(expected):
+        model = _build(name, **options, num_classes=len(state[last]))
     return model
 
 
