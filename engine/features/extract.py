@@ -62,7 +62,7 @@ class Extract:
 
     Raises:
         LayerError: the network has no such layer.
-        StoreError: another dtype.
+        StoreError: another dtype, or less than one row in a batch, or one thread.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Extract:
     ) -> None:
         if dtype not in DTYPES:
             raise StoreError(f"no dtype {dtype!r}; activations are stored as {', '.join(DTYPES)}")
+        if batch_rows < 1 or threads < 1:
+            raise StoreError(f"batch_rows is {batch_rows}, threads {threads}; each is 1 or more")
         self.name = name
         self._network, self._source = network, source
         self._layers = {layer: network.layer(layer) for layer in layers if layer != PIXELS}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fc7.engine.errors import StoreError
 from fc7.engine.features.vectors import Vectors, open_vectors
 from fc7.engine.store import Progress, Report, Run
 from fc7.indexing import Neighbors, all_neighbors
@@ -42,6 +43,8 @@ class AllNeighbors:
         metric: str = "l2",
         report: Report | None = None,
     ) -> None:
+        if k < 1:
+            raise StoreError(f"k is {k}; ask for one neighbour at least")
         self.name = neighbors_job(layer)
         self._run, self._layer, self._metric, self._report = run, layer, metric, report
         self._vectors = open_vectors(run, layer)

@@ -40,6 +40,8 @@ class TopPatches:
     """
 
     def __init__(self, layer: str, positions: int, k: int = DEFAULT_K) -> None:
+        if k < 1:
+            raise StoreError(f"k is {k}; ask for one patch at least")
         self.name = patches_job(layer)
         self._layer, self._positions, self._k = layer, positions, k
         self.inputs = [layer] if positions == 1 else [f"{layer}.max", f"{layer}.argmax"]

@@ -20,6 +20,7 @@ from fc7.indexing import all_neighbors, pca, tsne, umap
 
 Method = Literal["pca", "umap", "tsne"]
 METHODS: tuple[Method, ...] = get_args(Method)
+MIN_ROWS = 5
 _SAMPLE_NEIGHBORS = 90
 _UMAP_NEIGHBORS, _PERPLEXITY = 15, 30.0
 
@@ -27,6 +28,14 @@ _UMAP_NEIGHBORS, _PERPLEXITY = 15, 30.0
 def projection_job(layer: str, method: str) -> str:
     """Return the name of the job that holds a layer's projection."""
     return f"project-{layer}-{method}"
+
+
+def check_projection(method: str, dimensions: int) -> None:
+    """Raise StoreError for an unknown method, or another number of dimensions than 2 or 3."""
+    if method not in METHODS:
+        raise StoreError(f"no projection {method!r}; there are {', '.join(METHODS)}")
+    if dimensions not in (2, 3):
+        raise StoreError(f"{dimensions} dimensions; a projection has 2 or 3")
 
 
 class Projection:
@@ -56,10 +65,9 @@ class Projection:
         seed: int = 0,
         report: Report | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise StoreError(f"no projection {method!r}; there are {', '.join(METHODS)}")
-        if dimensions not in (2, 3):
-            raise StoreError(f"{dimensions} dimensions; a projection has 2 or 3")
+        check_projection(method, dimensions)
+        if sample is not None and sample < MIN_ROWS:
+            raise StoreError(f"a sample of {sample} rows; take {MIN_ROWS} or more")
         self.name = projection_job(layer, method)
         self._run, self._layer, self._method = run, layer, method
         self._dimensions, self._seed, self._report = dimensions, seed, report
@@ -102,7 +110,7 @@ class Projection:
 
     def _project(self, vectors: Vectors) -> tuple[Any, dict[str, Any]]:
         few = min(*vectors.shape)
-        if few < self._dimensions or len(vectors) < 5:
+        if few < self._dimensions or len(vectors) < MIN_ROWS:
             raise StoreError(
                 f"{len(vectors)} rows of {vectors.shape[1]} values cannot be projected to "
                 f"{self._dimensions} dimensions; use more images"

@@ -198,10 +198,15 @@ class PartTask:
 
 
 def cast(values: NDArray[Any], output: Output, counts: dict[str, int]) -> NDArray[Any]:
-    """Cast to the output's dtype, counting NaN and what the cast made infinite."""
+    """Cast to the output's dtype, counting NaN and what the cast made infinite.
+
+    Values that come in the output's own float16 were cast on the device: every infinity counts.
+    """
     with np.errstate(over="ignore"):
         cast = values.astype(output.dtype, copy=False)
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
         counts["nan"] += int(np.isnan(cast).sum())
-        counts["infinite"] += int((np.isinf(cast) & np.isfinite(values)).sum())
+        was_cast = values.dtype == cast.dtype == np.float16
+        infinite = np.isinf(cast) if was_cast else np.isinf(cast) & np.isfinite(values)
+        counts["infinite"] += int(infinite.sum())
     return cast

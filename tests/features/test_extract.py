@@ -12,9 +12,17 @@ from torch import nn
 from torchvision.transforms import v2
 
 from fc7.engine.data import Transform, open_source
-from fc7.engine.errors import FingerprintError, LayerError
+from fc7.engine.errors import FingerprintError, LayerError, StoreError
 from fc7.engine.features.patches import TopPatches, read_patches
-from fc7.engine.features.workflow import ExtractOptions, extract, network_of, vector_layers
+from fc7.engine.features.workflow import (
+    ExtractOptions,
+    extract,
+    extract_with_summaries,
+    index,
+    network_of,
+    project,
+    vector_layers,
+)
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, open_store, run_fold
 
@@ -249,3 +257,36 @@ def test_neighbours_are_sought_before_the_logits(tmp_path: Path, network: Networ
     assert vector_layers(run) == ["fc8", "fc6"]
     extract("shapes:5:0", network, ["fc7", "pixels"], tmp_path / "run", EXACT)
     assert vector_layers(run) == ["fc8", "fc6", "fc7"]
+
+
+def test_maps_too_large_for_float16_are_counted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = InPlace()
+    model.conv1.weight.data.mul_(1e7)
+    transform = Transform(resize=64, crop=64)
+    network = Network(model, "in-place", weights="own", transform=transform, device="cpu")
+    options = ExtractOptions(maps=True)
+    run, summaries = extract_with_summaries(
+        "shapes:3:0", network, ["conv1"], tmp_path / "run", options
+    )
+    infinite = {name: int(np.isinf(np.asarray(run[name])).sum()) for name in summaries[0].nonfinite}
+    assert infinite["conv1"] > infinite["conv1.max"] > 0
+    assert {name: n["infinite"] for name, n in summaries[0].nonfinite.items()} == infinite
+
+
+@pytest.mark.parametrize("wrong", [{"batch_rows": 0}, {"threads": 0}, {"part_rows": 0}])
+def test_less_than_one_is_refused(tmp_path: Path, network: Network, wrong: dict[str, int]) -> None:
+    with pytest.raises(StoreError, match="1 or more"):
+        extract("shapes:3:0", network, ["fc7"], tmp_path / "run", ExtractOptions(**wrong))
+
+
+def test_nothing_is_sought_with_k_below_1(tmp_path: Path, network: Network) -> None:
+    run = extract("shapes:9:0", network, ["fc7"], tmp_path / "run", EXACT)
+    before = read_patches(run, "fc7").rows
+    with pytest.raises(StoreError, match="k is 0"):
+        run_fold(run, TopPatches.of(run.job("extract").outputs, "fc7", 0))
+    with pytest.raises(StoreError, match="k is -4"):
+        index(run, "fc7", k=-4)
+    with pytest.raises(StoreError, match="sample of 1"):
+        project(run, "fc7", "pca", sample=1)
+    np.testing.assert_array_equal(read_patches(run, "fc7").rows, before)
