@@ -88,7 +88,7 @@ class PartWriter:
                     path.parent.mkdir(exist_ok=True)
                     remove_stale(path.parent, path.name)
                     self._files[name] = _ArrayFile(path, shape, np.dtype(dtype))
-        except OSError:
+        except BaseException:
             self.discard()
             raise
 
@@ -131,19 +131,26 @@ class _ArrayFile:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._path, self._shape, self._dtype = path, shape, dtype
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        self._temporary = temporary_beside(path)
+        self._temporary, self._descriptor = temporary_beside(path), -1
+        try:
+            self._open()
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(self) -> None:
         with self._temporary.open("wb") as file:
             header = {
-                "descr": np.lib.format.dtype_to_descr(dtype),
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
                 "fortran_order": False,
-                "shape": shape,
+                "shape": self._shape,
             }
             np.lib.format.write_array_header_1_0(file, header)
             self._header_bytes = file.tell()
         self._descriptor = os.open(self._temporary, os.O_WRONLY)
         # Held until the file has its final name: this one is not stale. See `remove_stale`.
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.ftruncate(self._descriptor, self._header_bytes + shape[0] * self._row_bytes)
+        os.ftruncate(self._descriptor, self._header_bytes + self._shape[0] * self._row_bytes)
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
         values = np.ascontiguousarray(values)

@@ -62,7 +62,12 @@ def _check_part(job: Job, path: Path) -> Iterator[Damage]:
 
 
 def _check_result(job: Job) -> Iterator[Damage]:
-    record = job.result_record()
+    try:
+        record = job.result_record()
+    except StoreError:
+        folder = job.folder / "result"
+        yield Damage(folder / "record.json", f"cannot be read; delete {folder} to make it again")
+        return
     if record is not None:
         folder = job.folder / "result"
         for name, entry in record["files"].items():

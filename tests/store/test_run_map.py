@@ -216,3 +216,6 @@ def test_verify_names_the_corrupted_part(tmp_path: Path) -> None:
     ]
     assert "checksum" in damage[0].what
     assert "missing" in damage[1].what
+    # A record that is no JSON is damage too, not the end of the search for more.
+    (tmp_path / "run/jobs/total/result/record.json").write_text("{")
+    assert [one.path.name for one in verify(run)] == ["part-000003.npy", "record.json"]
