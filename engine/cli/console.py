@@ -1,6 +1,7 @@
 """What the command line shows: progress, tables, JSON for machines, what a job did."""
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,21 +19,23 @@ def say(text: str) -> None:
 
 
 def emit_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(value, indent=1, default=str))
+    """Print one JSON object on stdout; NaN and infinities, which JSON has not, become null."""
+    print(json.dumps(_finite(value), indent=1, default=str, allow_nan=False))
 
 
 def emit_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a table on stdout; numbers are set flush right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    # Text, for a key such as `[red]1.png` would be read as markup.
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
     for number, heading in enumerate(headings):
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+        table.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row))
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(table)
 
@@ -106,6 +109,14 @@ def seconds_text(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _split(seconds: Mapping[str, float]) -> str:

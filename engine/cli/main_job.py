@@ -46,9 +46,7 @@ def run(
     threads: o.Threads = None,
     parts: o.Parts = None,
     max_pixels: o.MaxPixels = _MAX_PIXELS,
-    sample: Annotated[
-        int | None, typer.Option(help="Project this many rows, chosen at random.")
-    ] = None,
+    sample: o.Sample = None,
     strict: o.Strict = False,
     json: o.Json = False,
 ) -> None:

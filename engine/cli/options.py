@@ -44,15 +44,18 @@ Resize = Annotated[
 Crop = Annotated[int | None, typer.Option(help="The side in pixels of the centre crop.")]
 Dtype = Annotated[str, typer.Option(help="Of stored activations: float16 or float32.")]
 Maps = Annotated[bool, typer.Option("--maps", help="Store whole maps of convolutional layers.")]
-TopK = Annotated[int, typer.Option(help="Maximal patches of each channel.")]
-Batch = Annotated[int, typer.Option(help="Images in one forward pass.")]
-PartRows = Annotated[int, typer.Option(help="Rows committed together, in a new run.")]
-Threads = Annotated[int | None, typer.Option(help="Decoding threads; as many as cores.")]
+TopK = Annotated[int, typer.Option(min=0, help="Maximal patches of each channel.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images in one forward pass.")]
+PartRows = Annotated[int, typer.Option(min=1, help="Rows committed together, in a new run.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Decoding threads; as many as cores.")]
+Sample = Annotated[
+    int | None, typer.Option(min=5, help="Project this many rows, chosen at random.")
+]
 Parts = Annotated[
     str | None,
     typer.Option(help="A slice of the parts, such as 0::8: one task of a job array."),
 ]
-MaxPixels = Annotated[int, typer.Option(help="Images with more pixels are bad rows.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are bad rows.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 when a row is bad.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 Layer = Annotated[

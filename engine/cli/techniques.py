@@ -18,7 +18,9 @@ def index(
     run: o.RunFolder,
     layer: o.Layer = None,
     kind: Annotated[str, typer.Option(help="auto, flat, ivf or pca.")] = "auto",
-    k: Annotated[int, typer.Option("-k", help="Neighbours kept in the graph of all rows.")] = 90,
+    k: Annotated[
+        int, typer.Option("-k", min=1, help="Neighbours kept in the graph of all rows.")
+    ] = 90,
     metric: Annotated[str, typer.Option(help="l2 or cosine.")] = "l2",
     memory: Annotated[float, typer.Option(help="GB that the index may take.")] = 8.0,
     json: o.Json = False,
@@ -60,7 +62,7 @@ def neighbors(
     queries: Annotated[
         list[str], typer.Argument(metavar="QUERY...", help="Image files, or row numbers.")
     ],
-    k: Annotated[int, typer.Option("-k", help="Neighbours of each query.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query.")] = 10,
     layer: o.Layer = None,
     metric: Annotated[str, typer.Option(help="l2 or cosine.")] = "l2",
     device: o.Device = "auto",
@@ -96,7 +98,7 @@ def patches(
     channels: Annotated[
         str | None, typer.Option(help="Comma-separated channels; the first 16 by default.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Patches of each channel.")] = 9,
+    k: Annotated[int, typer.Option("-k", min=1, help="Patches of each channel.")] = 9,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw them into a PNG.")] = None,
     json: o.Json = False,
 ) -> None:
@@ -148,9 +150,7 @@ def project(
         str, typer.Option("--method", help="Comma-separated: pca, umap, tsne.")
     ] = "pca,umap,tsne",
     dimensions: Annotated[int, typer.Option(help="2 or 3.")] = 2,
-    sample: Annotated[
-        int | None, typer.Option(help="Project this many rows, chosen at random.")
-    ] = None,
+    sample: o.Sample = None,
     seed: o.Seed = 0,
     json: o.Json = False,
 ) -> None:
@@ -159,6 +159,7 @@ def project(
     Example: `fc7 project runs/photos --layer fc7 --method umap --dimensions 3`
     """
     from fc7.engine.cli.console import emit_json, progress, say
+    from fc7.engine.features.project import check_projection
     from fc7.engine.features.workflow import default_vectors
     from fc7.engine.features.workflow import index as build_graph
     from fc7.engine.features.workflow import project as project_layer
@@ -166,8 +167,11 @@ def project(
 
     opened = open_store(run)
     name = layer or default_vectors(opened)
+    chosen = [text.strip() for text in methods.split(",")]
+    for method in chosen:  # before hours are spent on the graph
+        check_projection(method, dimensions)
     outcome = {}
-    for method in (text.strip() for text in methods.split(",")):
+    for method in chosen:
         with progress() as report:
             if method != "pca" and sample is None:
                 build_graph(opened, name, report=report)

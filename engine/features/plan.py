@@ -13,6 +13,7 @@ from fc7.engine.errors import BadImage, LayerError, SourceError
 from fc7.engine.features.extract import Extract, is_map, layer_outputs
 from fc7.engine.features.neighbors import DEFAULT_K
 from fc7.engine.features.patches import DEFAULT_K as DEFAULT_TOP
+from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Network, receptive_field
 from fc7.engine.store import DEFAULT_PART_ROWS
 from fc7.kernels import empty_topk
@@ -166,7 +167,7 @@ def _measure(
 
 
 def _patches_step(rows: int, network: Network, layers: Sequence[str]) -> Step:
-    channels = [network.layer(name).shape[0] for name in layers]
+    channels = [network.layer(name).shape[0] for name in layers if name != PIXELS]
     values, ids = empty_topk(1, DEFAULT_TOP)
     state = values.element_size() * values.numel() + ids.element_size() * ids.numel()
     parts = -(-rows // DEFAULT_PART_ROWS)
@@ -180,7 +181,8 @@ def _patches_step(rows: int, network: Network, layers: Sequence[str]) -> Step:
 
 
 def _vector_steps(rows: int, network: Network, layers: Sequence[str]) -> list[Step]:
-    vectors = [network.layer(name) for name in layers if not is_map(network.layer(name))]
+    asked = [network.layer(name) for name in layers if name != PIXELS]
+    vectors = [layer for layer in asked if not is_map(layer)]
     if not vectors or rows < 2:
         return []
     from fc7.indexing import neighbors_cost, pca_cost, tsne_cost, umap_cost

@@ -228,4 +228,4 @@ def _row_number(query: str | int | Path) -> int | None:
     text = str(query)
     if isinstance(query, str) and Path(query).exists():
         return None
-    return int(text) if text.lstrip("-").isdigit() else None
+    return int(text) if text.removeprefix("-").isdecimal() else None

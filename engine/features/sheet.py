@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fc7.engine.data import open_source
+from fc7.engine.errors import StoreError
 from fc7.engine.features.crops import crop_patches
 from fc7.engine.features.patches import read_patches
 from fc7.engine.features.workflow import network_of
@@ -36,11 +37,14 @@ def draw_patches(
         tile: side of a patch in pixels.
 
     Raises:
-        StoreError: the run has no patches of that layer, or its network cannot be had any more.
+        StoreError: no such format, no patches of that layer in the run, or its network cannot
+            be had any more.
         SourceError: its images are not where they were.
     """
     from PIL import Image, ImageDraw
 
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise StoreError(f"{path}: no picture ends with {path.suffix!r}; write .png")
     patches = read_patches(run, layer)
     source = open_source(run.meta["source"]["spec"])
     run.check_source(source)

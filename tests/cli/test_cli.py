@@ -1,14 +1,18 @@
 """The command line as a person types it: outcomes, exit codes, one-line errors."""
 
 import json
+import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fc7.engine.cli.console import emit_json, emit_table
 from fc7.engine.cli.main import app, main
 from fc7.engine.store import open_store
 
@@ -192,12 +196,21 @@ def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
         (["verify", "OUT"], "no run in"),
         (["report", "OUT"], "no run in"),
         (["layers", "nothing:here"], "nothing"),
+        (["run", "shapes:9:0", "-m", "tiny-shapes", "--out", "OUT/a/b"], "Not a directory"),
+        (["patches", "MADE", "-l", "conv5", "--out", "OUT.foo"], "write .png"),
+        (["patches", "MADE", "-l", "conv5", "--out", "no/such/p.png"], "make its folder first"),
+        (["project", "MADE", "--method", "pca,mds"], "no projection 'mds'"),
+        (["neighbors", "MADE", "²"], "² cannot be read"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(
-    fc7: Shell, tmp_path: Path, arguments: list[str], message: str
+    fc7: Shell, made: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    arguments = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    if any("OUT/" in argument for argument in arguments):
+        (tmp_path / "out").write_text("a file where a folder should be")
+    places = {"OUT": str(tmp_path / "out"), "MADE": str(made)}
+    for word, place in places.items():
+        arguments = [argument.replace(word, place) for argument in arguments]
     code, out, err = fc7(*arguments)
     assert code == 1
     assert out == ""
@@ -213,6 +226,13 @@ def test_an_error_is_one_line_and_exit_code_1(
         ["run", "shapes:9:0", "--out", "x", "--mean", "1,2"],
         ["extract", "shapes:9:0", "--out", "x", "--layers", ","],
         ["demo", "--rows", "3"],
+        ["extract", "shapes:9:0", "--out", "x", "--batch", "0"],
+        ["extract", "shapes:9:0", "--out", "x", "--part-rows", "0"],
+        ["extract", "shapes:9:0", "--out", "x", "--threads", "0"],
+        ["extract", "shapes:9:0", "--out", "x", "--top-k", "-1"],
+        ["run", "shapes:9:0", "--out", "x", "--sample", "-3"],
+        ["patches", "x", "-l", "conv5", "-k", "0"],
+        ["index", "x", "-k", "0"],
         ["fly"],
     ],
 )
@@ -225,3 +245,67 @@ def test_neighbors_of_what_is_not_there(made: Path, fc7: Shell, tmp_path: Path) 
         code, _, err = fc7("neighbors", made, "--", query)
         assert code == 1
         assert message in err
+
+
+COMMAND = [sys.executable, "-m", "fc7.engine.cli.main"]
+
+
+def test_an_interrupt_is_one_line_and_the_command_continues(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*COMMAND, "extract", "shapes:1500:0", "-m", "tiny-shapes", "-l", "fc7"]
+    command += ["--part-rows", "16", "--out", str(out)]
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("jobs/extract/commits/part-*.json")):
+        assert child.poll() is None, "the command ended before it could be interrupted"
+        assert time.monotonic() < deadline
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert err.splitlines() == [
+        "fc7: interrupted; what was committed is kept, and the same command continues"
+    ]
+    assert 0 < len(open_store(out).job("extract").committed()) < 94
+
+
+def test_a_file_that_may_not_grow_is_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [*COMMAND, "extract", "shapes:40:0", "-m", "tiny-shapes", "-l", "fc7,pixels"]
+    command += ["--out", str(out)]
+    limit = 100_000  # the pixels of 40 rows take 122,880 bytes
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "the same command continues" in done.stderr
+    assert not list(out.rglob("*.tmp"))
+    subprocess.run(command, check=True, capture_output=True)
+    assert open_store(out)["pixels"].shape[0] == 40
+
+
+def test_strange_keys_and_values_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    emit_table(("key",), [["[red]1[/nope].png"]], "a[/b]")
+    out = capsys.readouterr().out
+    assert "[red]1[/nope].png" in out
+    assert "a[/b]" in out
+    emit_json({"values": [(1.5, float("-inf")), {"nan": float("nan")}]})
+    out = capsys.readouterr().out
+    assert json.loads(out, parse_constant=pytest.fail) == {"values": [[1.5, None], {"nan": None}]}
+
+
+def test_pixels_may_be_planned(fc7: Shell) -> None:
+    code, out, err = fc7("plan", "shapes:20:0", "-m", "tiny-shapes", "-l", "fc7,pixels", "--json")
+    assert code == 0, err
+    steps = {step["name"]: step for step in json.loads(out)["steps"]}
+    assert steps["extract pixels"]["disk_bytes"] == 20 * 3 * 32 * 32
