@@ -191,7 +191,7 @@ def demo(
 def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Path:
     """Do what follows extraction: neighbour graphs, projections, the report."""
     from fc7.engine.cli.console import progress
-    from fc7.engine.features.project import METHODS
+    from fc7.engine.features.project import METHODS, MIN_ROWS
     from fc7.engine.features.vectors import PIXELS
     from fc7.engine.features.workflow import index, project, vector_layers
     from fc7.engine.report import write_report
@@ -201,8 +201,10 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
         for layer in vectors:
             index(made, layer, report=report)
         index(made, PIXELS, k=_PIXEL_NEIGHBORS, report=report)
+        # Two or three images have neighbours and patches to report, but make no map.
+        methods = METHODS if int(made.good.sum()) >= MIN_ROWS else ()
         for layer in vectors:
-            for method in METHODS:
+            for method in methods:
                 project(made, layer, method, sample=sample, seed=seed, report=report)
         return write_report(made, network=network)
 

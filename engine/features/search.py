@@ -21,6 +21,7 @@ from fc7.engine.features.workflow import network_of
 from fc7.engine.store import Job, Run
 from fc7.indexing import Index, IndexPlan, Neighbors, build_index, choose_index, open_index
 from fc7.indexing.plan import plan_index
+from fc7.kernels import spatial_max
 
 DEFAULT_MEMORY_BYTES = 8 << 30
 
@@ -149,6 +150,7 @@ def embed_files(
         SourceError: a file cannot be read or decoded.
     """
     network = network_of(run, device)
+    asked = str(run.outputs()[layer].outputs[layer].attributes["layer"])
     embedded = []
     for file in files:
         try:
@@ -163,7 +165,10 @@ def embed_files(
         if layer == PIXELS:
             raise SourceError("files are compared in a layer; --layer pixels takes row numbers")
         with torch.inference_mode():
-            value = network.activations(pixels, [layer])[layer]
+            value = network.activations(pixels, [asked])[asked]
+            if layer != asked:  # what is stored of a map
+                kept = zip((f"{asked}.max", f"{asked}.argmax"), spatial_max(value), strict=True)
+                value = dict(kept)[layer]
         embedded.append(value.flatten().float().cpu().numpy().astype(vectors.dtype))
     stacked = np.stack(embedded).astype(np.float32)
     return np.maximum(stacked, 0) if vectors.rectified else stacked

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fc7.engine.data import open_source
-from fc7.engine.errors import StoreError
+from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.features.crops import crop_patches
 from fc7.engine.features.patches import read_patches
 from fc7.engine.features.workflow import network_of
@@ -37,8 +37,8 @@ def draw_patches(
         tile: side of a patch in pixels.
 
     Raises:
-        StoreError: no such format, no patches of that layer in the run, or its network cannot
-            be had any more.
+        StoreError: no such format, no patches of that layer in the run, its images have changed,
+            or its network cannot be had any more.
         SourceError: its images are not where they were.
     """
     from PIL import Image, ImageDraw
@@ -47,7 +47,13 @@ def draw_patches(
         raise StoreError(f"{path}: no picture ends with {path.suffix!r}; write .png")
     patches = read_patches(run, layer)
     source = open_source(run.meta["source"]["spec"])
-    run.check_source(source)
+    try:
+        run.check_source(source)
+    except FingerprintError as error:
+        raise StoreError(
+            f"the images of {run.folder} have changed, so no patch can be cut out of them; put "
+            f"back {run.meta['source']['spec']} as it was"
+        ) from error
     crops = crop_patches(source, network or network_of(run), patches, layer, channels, tile)
     lines, columns = crops.shape[:2]
     step = tile + _GAP

@@ -309,3 +309,29 @@ def test_pixels_may_be_planned(fc7: Shell) -> None:
     assert code == 0, err
     steps = {step["name"]: step for step in json.loads(out)["steps"]}
     assert steps["extract pixels"]["disk_bytes"] == 20 * 3 * 32 * 32
+
+
+def test_three_images_make_a_report_and_answer_queries(fc7: Shell, tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        picture.save(folder / f"{number}.png")
+    code, text, err = fc7(
+        "run", folder, "-m", "tiny-shapes", "-l", "conv5,fc7", "-o", out, "--json"
+    )
+    assert code == 0, err
+    assert Path(json.loads(text)["report"]).exists()
+    for layer in ("fc7", "conv5.max"):
+        query = ("neighbors", out, folder / "1.png", "-k", 9, "--layer", layer, "--json")
+        code, text, err = fc7(*query)
+        assert code == 0, err
+        nearest, *others = json.loads(text)["queries"][0]["neighbors"]
+        assert (nearest["key"], len(others)) == ("1.png", 2)
+        # Stored as float16: each value is off by a 2,000th at most.
+        assert nearest["distance"] < 0.01 * others[0]["distance"]
+    (folder / "2.png").unlink()
+    code, _, err = fc7("patches", out, "-l", "conv5", "--out", tmp_path / "conv5.png")
+    assert code == 1
+    assert "put back" in err
