@@ -17,6 +17,7 @@ from fc7.indexing import arrays
 from fc7.indexing.arrays import ArrayLike, Float32
 from fc7.indexing.errors import IndexingError
 from fc7.indexing.exact import Neighbors
+from fc7.indexing.fuzzy_graph import fuzzy_graph
 from fc7.indexing.principal import pca
 
 # The width of the first layout, as umap-learn scales its own.
@@ -59,15 +60,10 @@ def umap(
         raise IndexingError(f"n_epochs is {n_epochs}; expected at least 1")
     start = initial_layout(vectors, dimensions, seed)
     # Here and not above: the import takes seconds.
-    from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
+    from umap.umap_ import find_ab_params, simplicial_set_embedding
 
-    itself = np.arange(n)[:, None]
-    ids = np.hstack([itself, neighbors.ids[:, : n_neighbors - 1]]).astype(np.int32)
-    distances = np.hstack([np.zeros((n, 1)), neighbors.distances[:, : n_neighbors - 1]])
-    random = np.random.RandomState(seed)
-    graph, _, _ = fuzzy_simplicial_set(
-        start, n_neighbors, random, "euclidean", knn_indices=ids, knn_dists=distances.astype("f4")
-    )
+    others = slice(n_neighbors - 1)
+    graph = fuzzy_graph(neighbors.ids[:, others], neighbors.distances[:, others])
     if progress is not None:
         progress(1, 2)
     a, b = find_ab_params(1.0, min_dist)
@@ -83,7 +79,7 @@ def umap(
         negative_sample_rate=5,
         n_epochs=n_epochs,
         init=start,
-        random_state=random,
+        random_state=np.random.RandomState(seed),
         metric="euclidean",
         metric_kwds={},
         densmap=False,
