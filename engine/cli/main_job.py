@@ -270,7 +270,7 @@ def _extract(
                 top_k=top_k,
                 batch_rows=batch,
                 part_rows=part_rows,
-                threads=threads or os.cpu_count() or 1,
+                threads=threads or len(os.sched_getaffinity(0)),
                 parts=parts,
                 report=report,
             ),

@@ -162,8 +162,10 @@ class Extract:
             images = torch.stack(list(batch)).pin_memory().to(self._device, non_blocking=True)
             pixels = images.to(memory_format=torch.channels_last).float()
         pixels.div_(255)
-        with FastLinear():
-            taps = self._folded.activations(pixels, list(self._layers), reduce=self._reduce)
+        taps: dict[str, Any] = {}
+        if self._layers:  # not where pixels alone were asked for
+            with FastLinear():
+                taps = self._folded.activations(pixels, list(self._layers), reduce=self._reduce)
         tensors: dict[str, Tensor] = {}
         for asked, layer in self._layers.items():
             outputs = layer_outputs(asked, layer, self._dtype, self._maps)

@@ -290,3 +290,12 @@ def test_nothing_is_sought_with_k_below_1(tmp_path: Path, network: Network) -> N
     with pytest.raises(StoreError, match="sample of 1"):
         project(run, "fc7", "pca", sample=1)
     np.testing.assert_array_equal(read_patches(run, "fc7").rows, before)
+
+
+def test_pixels_alone_need_no_layer(tmp_path: Path, network: Network) -> None:
+    run = extract("shapes:5:0", network, ["pixels"], tmp_path / "run", EXACT)
+    source = open_source("shapes:5:0")
+    whole = np.stack([source.decode(source.read(row)).numpy() for row in range(5)])
+    # 64 x 64 to 32 x 32 is the mean of every 2 x 2, rounded.
+    means = whole.reshape(5, 3, 32, 2, 32, 2).astype(np.float64).mean((3, 5))
+    np.testing.assert_allclose(np.asarray(run["pixels"]), means, atol=0.5 + 1e-3)
