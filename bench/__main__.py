@@ -47,6 +47,11 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
             "memory",
             ("-m", "fc7.bench.memory", *(("--cifar", cifar) if cifar else ())),
         ),
+        Benchmark(
+            "agreement",
+            ("-m", "fc7.bench.agreement", "--cifar", str(cifar)),
+            "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files",
+        ),
         Benchmark("indexing", ("-m", "fc7.bench.indexing"), without_faiss),
         Benchmark("umap_cold", ("-m", "fc7.bench.umap_cold")),
         Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),

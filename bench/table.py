@@ -68,11 +68,14 @@ def indexing_rows(results: Results) -> list[Row]:
             queries = key.removeprefix("exact_")
             rate = facts["fc7"]["queries_per_second"]
             what = f"exact search, {size}, {queries} queries, to FAISS"
-            rows.append((what, f"{facts['speed_of_faiss']:.2f} x ({rate:.0f} queries/s)", ""))
+            ratio = f"{facts['speed_of_faiss']:.2f} x ({rate:.0f} queries/s)"
+            rows.append((what, ratio, "0.95 x"))
     for kind in ("pca", "ivf"):
         if kind in results:
             recall = results[kind]["recall_at_10"]
-            rows.append((f"{kind} index, {size}, recall at 10", f"{recall:.3f}", ""))
+            rate = results[kind]["queries_1024"]["queries_per_second"]
+            what = f"{kind} index, {size}, 1024 queries, recall at 10"
+            rows.append((what, f"{recall:.4f} ({rate:.0f} queries/s)", ""))
     return rows
 
 
@@ -81,7 +84,7 @@ def umap_rows(results: Results) -> list[Row]:
     speedup = results["processor_seconds"]["speedup"]
     seconds = results["processor_seconds"]["fc7"]
     what = f"UMAP, {results['rows']:,} x {results['dimensions']}, fresh process, to umap-learn"
-    return [(what, f"{speedup:.2f} x ({seconds:.0f} CPU-s)", "")]
+    return [(what, f"{speedup:.2f} x ({seconds:.0f} CPU-s)", "2 x")]
 
 
 def agreement_rows(results: Results) -> list[Row]:
@@ -105,22 +108,27 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
 
 def table(results_folder: Path = RESULTS) -> str:
     """Return the table in Markdown, of the results that are there."""
-    lines = ["| | measured | bar |", "|---|---|---|"]
-    sources = []
+    lines = ["| | measured | bar | by |", "|---|---|---|---|"]
+    machines = set()
+    commands = []
     for name, rows in WRITERS.items():
         path = results_folder / f"{name}.json"
         if not path.exists():
             continue
         facts = json.loads(path.read_text())
         lines += [
-            f"| {what} | {measured} | {bar} |" for what, measured, bar in rows(facts["results"])
+            f"| {what} | {measured} | {bar} | `{name}` |"
+            for what, measured, bar in rows(facts["results"])
         ]
         machine = facts["machine"]
-        where = f"{machine['cpu']}, {machine['cores']} cores"
-        sources.append(f"`{facts['command']}` ({where}, torch {facts['versions']['torch']})")
-    if not sources:
+        gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
+        torch = facts["versions"]["torch"]
+        machines.add(f"{machine['cpu']}, {machine['cores']} cores{gpu}, torch {torch}")
+        commands.append(f"    {facts['command']}")
+    if not commands:
         return "No results yet: `make bench` measures."
-    return "\n".join([*lines, "", "Measured by " + "; ".join(sources) + "."])
+    where = f"Measured on {'; '.join(sorted(machines))}, by these commands:"
+    return "\n".join([*lines, "", where, "", *commands])
 
 
 def put_into(readme: str, text: str) -> str:
