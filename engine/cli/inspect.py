@@ -26,9 +26,10 @@ def layers(
 
     A row's bytes are those of float16: of `LAYER.max` and `LAYER.argmax`, and of whole maps.
     """
-    from fc7.engine.cli.console import bytes_text, emit_json, emit_table
+    from fc7.engine.cli.console import emit_json, emit_table
     from fc7.engine.features.plan import list_layers
     from fc7.engine.models import load_model
+    from fc7.engine.words import bytes_text
 
     # Shapes do not depend on weights; an own function keeps its own.
     weights = None if ":" in model else "random"

@@ -145,8 +145,9 @@ def plan(
 
     A few rows are read and two batches computed; no weights are needed for that.
     """
-    from fc7.engine.cli.console import bytes_text, emit_json, emit_table, seconds_text
+    from fc7.engine.cli.console import emit_json, emit_table
     from fc7.engine.features.plan import make_plan
+    from fc7.engine.words import bytes_text, seconds_text
 
     asked = o.split_layers(layers)
     source, network = _open(

@@ -31,11 +31,12 @@ def index(
 
     What will be built, why, and how large it will be is said before the work starts.
     """
-    from fc7.engine.cli.console import bytes_text, emit_json, progress, say
+    from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.features.search import BuildIndex
     from fc7.engine.features.workflow import default_vectors
     from fc7.engine.features.workflow import index as build_graph
     from fc7.engine.store import open_store, run_stage
+    from fc7.engine.words import bytes_text
 
     opened = open_store(run)
     name = layer or default_vectors(opened)
@@ -195,9 +196,10 @@ def report(
 
     Example: `fc7 report runs/photos`
     """
-    from fc7.engine.cli.console import bytes_text, emit_json, say
+    from fc7.engine.cli.console import emit_json, say
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store
+    from fc7.engine.words import bytes_text
 
     path = write_report(open_store(run), out, seed=seed)
     size = path.stat().st_size

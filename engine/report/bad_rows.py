@@ -1,10 +1,11 @@
 """What could not be used: rows without an image, and values that are not numbers."""
 
 from fc7.engine.report.markup import Markup, element, join
-from fc7.engine.report.section import Section, plural
+from fc7.engine.report.section import Section
 from fc7.engine.report.speed import table
 from fc7.engine.report.subject import Subject
 from fc7.engine.store.runner import summarize
+from fc7.engine.words import plural
 
 _ANCHOR, _TITLE = "bad-rows", "Bad rows"
 LISTED = 200

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from fc7.engine.report.markup import element, join
 from fc7.engine.report.pictures import image, png
-from fc7.engine.report.section import Section, missing, number, sides
+from fc7.engine.report.section import Section, missing
 from fc7.engine.report.subject import Subject
+from fc7.engine.words import number, sides
 
 if TYPE_CHECKING:
     from fc7.engine.models import Network

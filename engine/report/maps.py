@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from fc7.engine.errors import BadImage
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import as_pixels, heatmap, image, webp
-from fc7.engine.report.section import Detail, Section, missing, number, sides, too_small
+from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import LayerView, Subject
+from fc7.engine.words import number, sides
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,9 @@ from fc7.engine.features.workflow import vector_layers
 from fc7.engine.report.maps import varied_rows
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, webp
-from fc7.engine.report.section import Detail, Section, missing, number, share, too_small
+from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import Subject
+from fc7.engine.words import number, share
 
 _ANCHOR, _TITLE = "neighbours", "Nearest neighbours"
 SHOWN = 10

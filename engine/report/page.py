@@ -9,10 +9,11 @@ from pathlib import PurePath
 
 from fc7.engine.report.markup import Markup, element, escape, fill, join
 from fc7.engine.report.provenance import network_facts
-from fc7.engine.report.section import Section, bytes_text, number, plural
+from fc7.engine.report.section import Section
 from fc7.engine.report.speed import rows_per_second, sizes_by_output
 from fc7.engine.report.subject import Subject
 from fc7.engine.store.runner import summarize
+from fc7.engine.words import bytes_text, number, plural
 
 
 def page(subject: Subject, sections: Sequence[Section]) -> bytes:

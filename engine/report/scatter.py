@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from fc7.engine.report.markup import Markup, element, join, json_block
 from fc7.engine.report.neighbours import graph_layer, read_ids
-from fc7.engine.report.section import Section, missing, plural, share, too_small
+from fc7.engine.report.section import Section, missing, too_small
 from fc7.engine.report.sprites import PER_SHEET, SHEET_COLUMNS, sheets
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job
+from fc7.engine.words import plural, share
 
 _ANCHOR, _TITLE = "projection", "The data set as a map"
 _NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}

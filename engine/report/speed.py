@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from fc7.engine.report.markup import EMPTY, Markup, element, join
-from fc7.engine.report.section import Section, bytes_text, missing, number, plural, share, sides
+from fc7.engine.report.section import Section, missing
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job, Run, Summary
 from fc7.engine.store.runner import summarize
+from fc7.engine.words import bytes_text, number, plural, share, sides
 
 _ANCHOR, _TITLE = "speed", "Speed and size"
 KINDS = ("read", "decode", "forward", "write")
