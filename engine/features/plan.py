@@ -1,6 +1,7 @@
 """What a run will cost before it runs: bytes exactly, time from a few rows measured here."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,14 +145,15 @@ def _measure(
     source: Source, network: Network, job: Extract, batch_rows: int, threads: int
 ) -> tuple[float, float, int]:
     """Return seconds a row to decode (over all threads) and to compute, and bytes of a batch."""
-    images = []
-    started = time.perf_counter()
+    images, decoding = [], []
     for row in range(min(_DECODED_ROWS, len(source))):
+        started = time.perf_counter()
         try:
             images.append(network.transform(source.decode(source.read(row))))
         except BadImage as error:
             reason = str(error)
-    decode = (time.perf_counter() - started) / max(1, len(images)) / threads
+        decoding.append(time.perf_counter() - started)
+    decode = statistics.median(decoding) / threads  # the first one also imports the decoders
     if not images:
         raise SourceError(f"none of the first {_DECODED_ROWS} rows is good ({reason})")
     batch = [images[number % len(images)] for number in range(batch_rows)]
