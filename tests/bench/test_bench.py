@@ -30,7 +30,11 @@ def test_drift_refuses_other_rows() -> None:
 
 
 def test_measure_sees_memory_and_time_of_children() -> None:
-    child = "b = bytearray(200_000_000); b[::4096] = b'x' * len(b[::4096]); sum(range(3_000_000))"
+    # The child holds its memory for ten times as long as a sample of the tree may be late.
+    child = (
+        "import time; b = bytearray(200_000_000); b[::4096] = b'x' * len(b[::4096]); "
+        "sum(range(3_000_000)); time.sleep(2)"
+    )
     parent = (
         f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     )
