@@ -48,7 +48,7 @@ wheel-check: setup ## build the wheel and prove it in an environment of its own
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv .wheel-check
 	.wheel-check/bin/python -m pip --disable-pip-version-check install --quiet \
-	  "$$(ls dist/fc7-*.whl)[cpu]" mypy import-linter
+	  "$$(ls dist/fc7-*.whl)[cpu]" mypy import-linter pytest
 	.wheel-check/bin/fc7 demo --rows 64 --out .wheel-check/demo
 	.wheel-check/bin/mypy -p fc7
 	.wheel-check/bin/lint-imports
