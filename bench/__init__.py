@@ -1,1 +1,1 @@
-"""To be filled."""
+"""The same work done by us and by our peers, side by side; also the training script."""
