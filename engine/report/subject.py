@@ -95,13 +95,7 @@ class Subject:
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """(N,) int32: every row's label, -1 where it is unknown."""
-        labels = np.full(len(self.run), UNKNOWN_LABEL, dtype=np.int32)
-        at = 0
-        for batch in self._batches(["label"]):
-            column = batch.column("label").fill_null(UNKNOWN_LABEL)
-            labels[at : at + len(column)] = column.to_numpy(zero_copy_only=False)
-            at += len(column)
-        return labels
+        return self.run.labels.astype(np.int32)
 
     @property
     def has_labels(self) -> bool:

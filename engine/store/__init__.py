@@ -5,8 +5,9 @@ Opening a run imports numpy alone; pyarrow joins when the rows table is read, to
 
 from fc7.engine.store.array import PartedArray
 from fc7.engine.store.job import Arrays, Fold, Map, Output, Stage
+from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import DEFAULT_PART_ROWS, Part, plan_parts
-from fc7.engine.store.run import Job, Run, open_store
+from fc7.engine.store.run import Run, open_store
 from fc7.engine.store.runner import (
     Progress,
     Report,

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fc7.engine.errors import StoreError
+
 _BLOCK_BYTES = 1 << 20
 
 
@@ -69,6 +71,17 @@ def write_json(path: Path, value: Any) -> None:
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raise StoreError when `path` does not hold one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path} is not a JSON object")
+    return value
 
 
 @contextmanager

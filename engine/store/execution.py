@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fc7.engine.errors import BadImage
 from fc7.engine.store.job import Arrays, Map, Output, RowStream
+from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import Part, PartWriter
-from fc7.engine.store.run import Job
 
 _QUEUED_WRITES = 4
 

@@ -23,18 +23,15 @@ from numpy.typing import NDArray
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.store import rows as rows_table
 from fc7.engine.store.array import PartedArray
-from fc7.engine.store.atomic import locked, write_json
-from fc7.engine.store.fingerprint import differences, digest
+from fc7.engine.store.atomic import locked, read_json, write_json
+from fc7.engine.store.fingerprint import differences
 from fc7.engine.store.job import Output
+from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import (
     DEFAULT_PART_ROWS,
     Part,
     array_path,
-    is_committed,
-    is_folded,
     plan_parts,
-    read_record,
-    record_path,
 )
 
 FORMAT = 1
@@ -56,80 +53,6 @@ class SourceLike(Protocol):
         """Return a hash of everything that identifies the rows."""
 
 
-class Job:
-    """One job's folder in a run."""
-
-    def __init__(self, run: "Run", name: str) -> None:
-        self.run, self.name = run, name
-        self.folder = run.folder / "jobs" / name
-        self.meta: dict[str, Any] = _read_json(self.folder / "job.json")
-
-    @property
-    def kind(self) -> str:
-        """`map`, `fold` or `stage`."""
-        return str(self.meta["kind"])
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What the job's arrays depend on."""
-        return dict(self.meta["fingerprint"])
-
-    @property
-    def digest(self) -> str:
-        """The fingerprint's digest, as in every commit record."""
-        return digest(self.fingerprint)
-
-    @cached_property
-    def outputs(self) -> dict[str, Output]:
-        """The job's outputs by name."""
-        return {
-            entry["name"]: Output(
-                entry["name"], tuple(entry["shape"]), entry["dtype"], entry["attributes"]
-            )
-            for entry in self.meta["outputs"]
-        }
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the commit records in part order, of the parts whose files are there."""
-        for part in self.committed():
-            yield read_record(record_path(self.folder, part))
-
-    def committed(self) -> list[Part]:
-        """Return the parts whose commit records and files are there."""
-        digest = self.digest
-        check = is_folded if self.kind == "fold" else is_committed
-        return [part for part in self.run.parts if check(self.folder, part, digest)]
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every part is committed, or the result is there."""
-        if self.kind == "map":
-            return len(self.committed()) == len(self.run.parts)
-        return self.result_record() is not None
-
-    def bad_rows(self, part: Part) -> list[int]:
-        """Return the source rows of `part` that had no usable data."""
-        record = read_record(record_path(self.folder, part))
-        return [int(row) for row, _, _ in record.get("bad", ())]
-
-    def result_record(self) -> dict[str, Any] | None:
-        """Return the record of the result, or None while there is none for this fingerprint."""
-        path = self.folder / "result" / "record.json"
-        if not path.exists():
-            return None
-        record = _read_json(path)
-        return record if record.get("fingerprint") == self.digest else None
-
-    def result(self, name: str) -> NDArray[Any]:
-        """Return one array of a finished fold or stage, as a read-only memory map."""
-        if self.result_record() is None:
-            raise StoreError(f"{self.name} is not finished; give the command that makes it again")
-        path = self.folder / "result" / f"{name}.npy"
-        if not path.exists():
-            raise StoreError(f"{self.name} has no array {name!r} ({path} is missing)")
-        return np.asarray(np.load(path, mmap_mode="r"))
-
-
 class Run:
     """A run on the disk, opened for reading; `fc7.open_store(folder)` returns one.
 
@@ -146,7 +69,7 @@ class Run:
         self._arrays: dict[str, PartedArray] = {}
         if not (self.folder / "run.json").exists():
             raise StoreError(f"no run in {self.folder}; make one with fc7 run DATA --out FOLDER")
-        self.meta: dict[str, Any] = _read_json(self.folder / "run.json")
+        self.meta: dict[str, Any] = read_json(self.folder / "run.json")
         if self.meta.get("format") != FORMAT:
             raise StoreError(
                 f"{self.folder} has format {self.meta.get('format')}, this fc7 reads {FORMAT}"
@@ -381,16 +304,6 @@ def open_store(folder: str | Path) -> Run:
 
 def _describe(source: SourceLike) -> dict[str, str]:
     return {"spec": source.spec, "kind": source.kind, "digest": source.digest()}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} is not a JSON object")
-    return value
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from fc7.engine.store import rows as rows_table
 from fc7.engine.store.atomic import locked, new_folder, sha256_file, write_json
 from fc7.engine.store.execution import Clock, PartTask, Writer
 from fc7.engine.store.job import Arrays, Fold, Map, Stage
+from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import (
     Part,
     PartWriter,
@@ -28,7 +29,7 @@ from fc7.engine.store.part import (
     read_record,
     select_parts,
 )
-from fc7.engine.store.run import Job, Run
+from fc7.engine.store.run import Run
 
 
 @dataclass(frozen=True)

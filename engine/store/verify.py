@@ -7,8 +7,9 @@ from typing import Any
 
 from fc7.engine.errors import StoreError
 from fc7.engine.store.atomic import sha256_file
+from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import array_path, read_record, record_path
-from fc7.engine.store.run import Job, Run
+from fc7.engine.store.run import Run
 from fc7.engine.store.runner import Progress, Report
 
 
