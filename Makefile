@@ -25,8 +25,10 @@ $(READY): pyproject.toml
 demo: setup     ## run the main job on the built-in data set; writes runs/demo/report.html
 	$(BIN)/fc7 demo
 
+# The kernels are tested twice: on torch's path, and on Triton's in its interpreter.
 test: setup     ## pass the tests; TESTS='...' adds arguments for pytest
 	$(BIN)/python -m pytest $(TESTS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
 
 # fc7.engine lives in engine/, and so on: links put the folders where their names say.
 .typecheck/fc7: pyproject.toml
