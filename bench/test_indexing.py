@@ -1,6 +1,6 @@
 """The indexing package under pytest-benchmark.
 
-    pytest bench/test_indexing.py --benchmark-enable
+    pytest bench/test_indexing.py
 
 FC7_BENCH_ROWS and FC7_BENCH_DIMENSIONS set the size (60,000 x 4,096). Every benchmark checks its
 answer first.
