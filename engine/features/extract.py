@@ -8,6 +8,7 @@ compared with. The network runs no further than the deepest layer asked for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -137,34 +138,31 @@ class Extract:
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
         """Yield the activations of each batch in turn.
 
-        On a GPU a batch's results are fetched only after the next batch has been launched, so
-        that the device does not wait for the copy.
+        On a GPU a batch's results are waited for only after the next batch has been launched, so
+        that the device always has work.
         """
-        launched: tuple[NDArray[np.int64], dict[str, Tensor]] | None = None
+        launched: tuple[NDArray[np.int64], _Fetch] | None = None
         for batch in _batches(rows, self._batch_rows):
             numbers = np.array([row.number for row in batch], dtype=np.int64)
-            result = numbers, self.forward([row.image for row in batch if row.image is not None])
-            if self._device.type == "cpu":
-                yield numbers, _to_numpy(result[1])
+            tensors = self.forward([row.image for row in batch if row.image is not None])
+            if self._device.type != "cuda":
+                yield numbers, _to_numpy(tensors)
                 continue
+            fetch = _Fetch(tensors, self._device)
             if launched is not None:
-                yield launched[0], _to_numpy(launched[1])
-            launched = result
+                yield launched[0], launched[1].arrays()
+            launched = numbers, fetch
         if launched is not None:
-            yield launched[0], _to_numpy(launched[1])
+            yield launched[0], launched[1].arrays()
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """Map uint8 images, each (3, H, W), to every output's tensor (B, ...), on the device."""
-        if self._device.type == "cpu":
-            pixels = _as_floats(batch)
-        else:
-            images = torch.stack(list(batch)).pin_memory().to(self._device, non_blocking=True)
-            pixels = images.to(memory_format=torch.channels_last).float()
-        pixels.div_(255)
+        pixels = _as_floats(batch, self._device).div_(255)
         taps: dict[str, Any] = {}
         if self._layers:  # not where pixels alone were asked for
-            with FastLinear():
+            # What it is for, a CPU's linear layers, is not on a GPU; there it only costs time.
+            with FastLinear() if self._device.type == "cpu" else nullcontext():
                 taps = self._folded.activations(pixels, list(self._layers), reduce=self._reduce)
         tensors: dict[str, Tensor] = {}
         for asked, layer in self._layers.items():
@@ -225,16 +223,49 @@ def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _as_floats(batch: Sequence[Tensor]) -> Tensor:
-    """Stack uint8 images (3, H, W) to float32 (B, 3, H, W), channels last, in one pass over them.
+def _as_floats(batch: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Stack uint8 images (3, H, W) to float32 (B, 3, H, W), channels last, on the device.
 
-    `torch.stack` and a cast after it take three times as long: the decoder's images are strided.
+    One pass over them on the CPU, since `torch.stack` and a cast after it take three times as
+    long: the decoder's images are strided. They travel to another device as bytes, and to a GPU
+    from pinned memory, so that this thread need not wait for the copy.
     """
-    shape = (len(batch), *batch[0].shape)
-    pixels = torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+    on_cpu = device.type == "cpu"
+    pixels = torch.empty(
+        (len(batch), *batch[0].shape),
+        dtype=torch.float32 if on_cpu else torch.uint8,
+        memory_format=torch.channels_last,
+        pin_memory=device.type == "cuda",
+    )
     for place, image in zip(pixels, batch, strict=True):
         place.copy_(image)
-    return pixels
+    return pixels if on_cpu else pixels.to(device, non_blocking=True).float()
+
+
+class _Fetch:
+    """Results on their way from a GPU: the copy is queued behind the kernels that make them.
+
+    Asking for the values later, with `.cpu()`, would queue it behind the next batch too: whoever
+    asks would wait for that batch, and the device then for whoever asked.
+
+    Args:
+        tensors: the results, by name, on the device.
+        device: the GPU.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        # Torch chooses pinned memory for what goes to the CPU without blocking.
+        self._tensors = {
+            name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()
+        }
+        # One that sleeps: spinning would take a core from the decoding threads.
+        self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._arrived.record(torch.cuda.current_stream(device))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Wait until the copy is done."""
+        self._arrived.synchronize()
+        return _to_numpy(self._tensors)
 
 
 def _to_numpy(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
