@@ -160,7 +160,8 @@ def _measure(
     seconds = []
     for _ in range(1 + _TIMED_BATCHES):  # the first one warms up
         started = time.perf_counter()
-        job.forward(batch)
+        for tensor in job.forward(batch).values():
+            tensor.cpu()  # a GPU has only been told so far
         seconds.append(time.perf_counter() - started)
     # Activations of two layers are alive at a time, and the pixels wait twice over as floats.
     widest = max((int(np.prod(layer.shape)) for layer in network.layers.values()), default=0)
