@@ -33,7 +33,7 @@ class Benchmark:
 def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Benchmark]:
     """Return every benchmark, with the reason for each that cannot run."""
     turns = ("--rounds", str(rounds)) if rounds else ()
-    no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10 as Parquet files"
+    no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files"
     no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
     without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
     return [
@@ -47,14 +47,10 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
             "memory",
             ("-m", "fc7.bench.memory", *(("--cifar", cifar) if cifar else ())),
         ),
-        Benchmark(
-            "agreement",
-            ("-m", "fc7.bench.agreement", "--cifar", str(cifar)),
-            "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files",
-        ),
         Benchmark("indexing", ("-m", "fc7.bench.indexing"), without_faiss),
         Benchmark("umap_cold", ("-m", "fc7.bench.umap_cold")),
         Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),
+        Benchmark("kernels", ("-m", "fc7.bench.kernels", *turns)),
     ]
 
 

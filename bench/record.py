@@ -14,6 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     "torch",
     "torchvision",
+    "triton",
     "numpy",
     "faiss-cpu",
     "faiss-gpu",

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fc7.bench.kernel_report import kernel_rows
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
@@ -103,6 +105,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "indexing": indexing_rows,
     "umap_cold": umap_rows,
     "agreement": agreement_rows,
+    "kernels": kernel_rows,
 }
 
 
@@ -111,24 +114,35 @@ def table(results_folder: Path = RESULTS) -> str:
     lines = ["| | measured | bar | by |", "|---|---|---|---|"]
     machines = set()
     commands = []
-    for name, rows in WRITERS.items():
-        path = results_folder / f"{name}.json"
-        if not path.exists():
-            continue
+    for path in _files(results_folder):
         facts = json.loads(path.read_text())
+        writer = _writer(path)
         lines += [
-            f"| {what} | {measured} | {bar} | `{name}` |"
-            for what, measured, bar in rows(facts["results"])
+            f"| {what} | {measured} | {bar} | `{writer}` |"
+            for what, measured, bar in WRITERS[writer](facts["results"])
         ]
         machine = facts["machine"]
         gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
         torch = facts["versions"]["torch"]
         machines.add(f"{machine['cpu']}, {machine['cores']} cores{gpu}, torch {torch}")
-        commands.append(f"    {facts['command']}")
+        if (command := f"    {facts['command']}") not in commands:
+            commands.append(command)
     if not commands:
         return "No results yet: `make bench` measures."
     where = f"Measured on {'; '.join(sorted(machines))}, by these commands:"
     return "\n".join([*lines, "", where, "", *commands])
+
+
+def _writer(path: Path) -> str:
+    """NAME.json, or NAME-DEVICE.json where it was measured on a GPU."""
+    return path.stem.split("-", 1)[0]
+
+
+def _files(results_folder: Path) -> list[Path]:
+    """What there is, in the writers' order; a CPU's results before those of GPUs."""
+    found = [path for path in results_folder.glob("*.json") if _writer(path) in WRITERS]
+    order = list(WRITERS)
+    return sorted(found, key=lambda path: (order.index(_writer(path)), path.stem))
 
 
 def put_into(readme: str, text: str) -> str:
