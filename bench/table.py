@@ -98,6 +98,12 @@ def agreement_rows(results: Results) -> list[Row]:
     ]
 
 
+def on_gpu_rows(results: Results) -> list[Row]:
+    """Return the rows of the kernels that `fc7.bench.on_gpu` has measured."""
+    found = results.get("kernels", {})
+    return kernel_rows(found) if found.get("kernels") else []
+
+
 WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "extract": extract_rows,
     "memory": memory_rows,
@@ -106,6 +112,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "umap_cold": umap_rows,
     "agreement": agreement_rows,
     "kernels": kernel_rows,
+    "on_gpu": on_gpu_rows,
 }
 
 
