@@ -1,7 +1,7 @@
 """Inputs bound to a call: what is bound beforehand costs no time, what the call does is timed."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from fc7.bench import kernel_peers as peers
 from fc7.kernels.guided_relu import guided_relu
 
+Pair = tuple[peers.Forward, peers.Backward]
 Bind = Callable[..., Callable[[], Any]]  # inputs -> the call
 
 
@@ -28,16 +29,16 @@ def compiled_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Bind:
     return _late(lambda: plainly(partial(peers.value_and_gradient, peers.compiled(loss))))
 
 
-def compiled_relu(pair: tuple[peers.Forward, peers.Backward], both: bool) -> Bind:
-    """Bind x and its gradient; forward and backward pass are compiled one by one."""
+def compiled_pair(pair: Pair) -> Callable[[], Pair]:
+    """Return what compiles a forward and a backward pass, one by one, when it is first called."""
+    return cache(lambda: (peers.compiled(pair[0]), peers.compiled(pair[1])))
 
-    def make() -> Bind:
-        fast = peers.compiled(pair[0]), peers.compiled(pair[1])
-        if both:
-            return plainly(partial(peers.forward_and_backward, fast))
-        return partial(peers.backward_alone, fast)
 
-    return _late(make)
+def compiled_relu(pair: Callable[[], Pair], both: bool) -> Bind:
+    """Bind x and its gradient; the call goes both ways, or backward alone."""
+    if both:
+        return _late(lambda: plainly(partial(peers.forward_and_backward, pair())))
+    return _late(lambda: partial(peers.backward_alone, pair()))
 
 
 def slices(function: Callable[..., Any], boxes: peers.Boxes) -> Bind:

@@ -131,7 +131,7 @@ def gram_loss_case(shape: tuple[int, int, int, int], precision: str, on_gpu: boo
     n, c, h, w = shape
     theirs = partial(peers.value_and_gradient, peers.bmm_loss)
     others: dict[str, Bind] = {"mse of torch.bmm": calls.plainly(theirs)}
-    if on_gpu:
+    if on_gpu and c == 512:
         others[COMPILED] = calls.compiled_loss(peers.bmm_loss)
     return Case(
         kernel="gram_loss",
@@ -156,6 +156,7 @@ def guided_relu_cases(size: int, precision: str, on_gpu: bool = False) -> Iterat
     rules: tuple[peers.Rule, ...] = ("guided", "plain")
     for rule in rules:
         pair, bools = peers.CLAMP[rule], peers.BOOLS[rule]
+        fast = calls.compiled_pair(bools)  # once for both ways
         elements = size // DTYPES[precision].itemsize
         bits = elements // 8
         saved = {
@@ -170,8 +171,8 @@ def guided_relu_cases(size: int, precision: str, on_gpu: bool = False) -> Iterat
                 if both
                 else partial(peers.backward_alone, pair)
             }
-            if on_gpu or rule == "guided":
-                others[COMPILED] = calls.compiled_relu(bools, both)
+            if rule == "guided":
+                others[COMPILED] = calls.compiled_relu(fast, both)
             bars = {"clamp": 0.7} if both else {}
             if on_gpu:
                 guided = rule == "guided" and not both and elements * 2 >= 1024 * _MIB
@@ -238,7 +239,7 @@ def spatial_max_case(
     """The strongest value of each map and its place."""
     n, c, h, w = shape
     others: dict[str, Bind] = {"flatten(2).max(2)": calls.plainly(peers.flatten_max)}
-    if n == 8 and (on_gpu or c == 256):
+    if n == 8 and c == 256 and layout == "nchw":
         others[COMPILED] = calls.compiled(peers.flatten_max)
     item = DTYPES[precision].itemsize
     return Case(

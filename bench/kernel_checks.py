@@ -144,7 +144,7 @@ def check_spatial_max(inputs: Any, ours: Any, theirs: Any, rng: np.random.Genera
     count = max(1, min(16, _SAMPLED_ELEMENTS // (h * w)))
     images, channels = rng.integers(0, n, count), rng.integers(0, c, count)
     maps = _numbers(activations[images, channels])
-    exact = spatial_max_reference(maps[None])
+    exact: tuple[NDArray[Any], ...] = spatial_max_reference(maps[None])
     for found, definition, what in zip(ours, exact, ("values", "positions"), strict=True):
         same = np.array_equal(_numbers(found[images, channels]), definition[0])
         require(same, f"spatial_max's {what} are not its definition's")

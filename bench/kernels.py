@@ -144,10 +144,8 @@ class Drawn:
         """Return a case's inputs, as many sets as it takes for each to be cold in its turn."""
         if case.draw is not self._draw:
             self._sets = []  # before others are drawn
-            self._sets.append(self._one(case, 0))
-            size = sum(t.nbytes for t in self._sets[0] if isinstance(t, torch.Tensor))
-            count = sets_of_inputs(self._device, size, self._quick)
-            self._sets += [self._one(case, number) for number in range(1, count)]
+            count = sets_of_inputs(self._device, case.work.bytes, self._quick)
+            self._sets += [self._one(case, number) for number in range(count)]
             self._draw = case.draw
         return self._sets
 

@@ -202,15 +202,16 @@ def interquartile(values: Sequence[float]) -> float:
     return third - first
 
 
-def sets_of_inputs(device: torch.device, bytes_a_set: int, quick: bool = False) -> int:
+def sets_of_inputs(device: torch.device, bytes_a_call: int, quick: bool = False) -> int:
     """Return how many sets of inputs to take turns with, for each to be cold when its turn comes.
 
-    Together they are four times the cache; one that is as large by itself is cold alone.
+    Until then the other calls have moved four times the cache; one that moves as much is cold
+    alone.
     """
     cache, most = _CPU_CACHE_BYTES, 64
     if device.type == "cuda":
         cache, most = torch.cuda.get_device_properties(device).L2_cache_size, 512
-    wanted = -(-4 * cache // max(1, bytes_a_set))
+    wanted = -(-4 * cache // max(1, bytes_a_call))
     return min(wanted, 4 if quick else most)
 
 
