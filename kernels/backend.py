@@ -15,6 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+__all__ = [
+    "HAS_TRITON",
+    "INTERPRETED",
+    "IN_INTERPRETER",
+    "OLDEST_CAPABILITY",
+    "multiprocessors",
+    "tl",
+    "triton",
+    "uses_triton",
+]
+
 try:
     import triton
     import triton.language as tl
