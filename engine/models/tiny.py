@@ -15,8 +15,6 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from fc7.engine.data.shapes import LABELS
@@ -146,6 +144,10 @@ def load_tiny(name: str, file: Path | None = None) -> TinyAlexNet:
     Raises:
         ModelError: the name is unknown, or the file is missing or of another network.
     """
+    # Here, so that other networks and random weights do without the package.
+    from safetensors import SafetensorError
+    from safetensors.torch import load as load_safetensors
+
     network = build_tiny(name)
     where = file or resources.files("fc7.engine.models.weights") / f"{name}.safetensors"
     try:
