@@ -70,6 +70,8 @@ def measure_kernels(
     rounds = rounds or (3 if quick else _ROUNDS)
     began = time.monotonic()
     on_gpu = device.type == "cuda"
+    if on_gpu and device.index is not None:
+        torch.cuda.set_device(device)  # where Triton launches
     _say("the roofline")
     multiplying = sorted({case.precision for case in wanted if case.work.operations})
     roofline = measure_roofline(device, multiplying, quick)

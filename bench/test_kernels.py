@@ -1,6 +1,6 @@
 """The kernels and their peers under pytest-benchmark.
 
-    pytest bench/test_kernels.py --benchmark-enable -k 'gram-512x28-n8 and fp32'
+    pytest bench/test_kernels.py -k 'gram-512x28-n8 and fp32'
 
 An id names the case and who computes: `gram-512x28-n8-fp32-nchw-torch.bmm`. Every benchmark checks
 our answer first, on fresh inputs. It reads the wall clock; `python -m fc7.bench.kernels` measures
@@ -10,7 +10,7 @@ the same cases by the clocks to compare by.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,10 +24,11 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 DRAWN = Drawn(DEVICE)  # the inputs of one case at a time: a tensor of 1 GiB is among them
 
 
-def _parameters() -> Iterator[Any]:
-    for case in cases(DEVICE):
-        for who in ("fc7", *case.peers):
-            yield pytest.param(case, who, id=f"{case.name}-{who}")
+PARAMETERS = [
+    pytest.param(case, who, id=f"{case.name}-{who}")
+    for case in cases(DEVICE)
+    for who in ("fc7", *case.peers)
+]
 
 
 def _in_turn(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
@@ -45,7 +46,7 @@ def _in_turn(calls: list[Callable[[], Any]]) -> Callable[[], Any]:
     return call
 
 
-@pytest.mark.parametrize(("case", "who"), _parameters())
+@pytest.mark.parametrize(("case", "who"), PARAMETERS)
 def test_kernel(benchmark: Any, case: Case, who: str) -> None:
     """One contestant on one case."""
     with matmul_precision(case.precision):

@@ -1,10 +1,14 @@
 """The clockwork of the kernels' benchmark, with clocks that we turn ourselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from fc7.bench import timing
 from fc7.bench.kernel_cases import gram_case, guided_relu_cases, occlude_case, spatial_max_case
 from fc7.bench.roofline import Roofline, Work, matmul_precision, measure_roofline
 from fc7.bench.timing import (
@@ -70,6 +74,72 @@ def test_a_long_call_is_made_once_a_sample() -> None:
     before = sum(work.calls)
     assert sample() == pytest.approx(3.0)
     assert sum(work.calls) == before + 1
+
+
+class FakeGpu:
+    """As much of a GPU as the sampler needs: a clock that replayed calls move on."""
+
+    def __init__(self, seconds: float, fails_to_capture: bool = False) -> None:
+        self.now, self.captured, self.eager = 0.0, 0, 0
+        self._seconds, self._fails = seconds, fails_to_capture
+        self._capturing = False
+
+    def call(self) -> None:
+        if self._capturing and self._fails:
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        if self._capturing:
+            self.captured += 1
+        else:
+            self.eager += 1
+            self.now += self._seconds
+
+    def replay(self) -> None:
+        self.now += self._seconds * self.captured
+
+    @contextmanager
+    def capturing(self, graph: Any, stream: Any) -> Iterator[None]:
+        self._capturing = True
+        try:
+            yield
+        finally:
+            self._capturing = False
+
+    def events(self) -> Any:
+        start, end = SimpleNamespace(at=0.0), SimpleNamespace(at=0.0)
+        start.record = lambda: setattr(start, "at", self.now)
+        end.record = lambda: setattr(end, "at", self.now)
+        end.synchronize = lambda: None
+        start.elapsed_time = lambda other: 1000 * (other.at - start.at)
+        return start, end
+
+    def install(self, patch: pytest.MonkeyPatch) -> Any:
+        patch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        patch.setattr(torch.cuda, "graph", self.capturing)
+        patch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+        patch.setattr(torch.cuda, "synchronize", lambda: None)
+        patch.setattr(timing, "events", self.events)
+        return SimpleNamespace(synchronize=lambda: None)
+
+
+def test_a_replayed_graph_is_timed_by_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(0.0004)
+    sample = GpuSampler([gpu.call] * 3, gpu.install(monkeypatch))
+    assert gpu.captured == 3
+    launched, before = gpu.eager, gpu.now
+    assert sample() == pytest.approx(0.0004)
+    assert gpu.now - before == pytest.approx(0.0048)  # four replays: near 5 ms
+    assert gpu.eager == launched
+    assert sample.facts()["captured"]
+    assert sample.facts()["eager_ms"] >= 0
+
+
+def test_what_cannot_be_captured_is_launched_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(0.0004, fails_to_capture=True)
+    sample = GpuSampler([gpu.call] * 3, gpu.install(monkeypatch))
+    assert sample() == pytest.approx(0.0004)
+    assert not sample.facts()["captured"]
+    reason = "RuntimeError: operation not permitted"
+    assert sample.facts()["not_captured_because"] == reason
 
 
 def test_contestants_take_turns_in_alternating_order() -> None:
