@@ -33,7 +33,7 @@ MAX_DRIFT = {"bf16": 0.25, "fp32": 0.05}
 Random weights tell images hardly apart, which makes rounding look large: on a CPU bf16 drifts by
 0.02 (AlexNet) and 0.07 (ResNet50). Torch lets a GPU's convolutions in fp32 use TF32."""
 _SECONDS = 2.5  # of one measurement of a part; of everything, nearly twice that
-_TURNS = 3
+_TURNS = 2
 _MOST_ROWS = 65_536
 
 

@@ -104,7 +104,13 @@ def kernels(
     if place.type == "cpu":
         torch.set_num_threads(2)
     counts = Counter(case.kernel for case in cases(place) if case.quick or not quick)
-    found: dict[str, Any] = before or {"kernels": {}, "left_out": [], "roofline": {}, "seconds": 0}
+    found: dict[str, Any] = before or {
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
+        "kernels": {},
+        "left_out": [],
+        "roofline": {},
+        "seconds": 0.0,
+    }
     for name in [name for name in counts if name not in found["kernels"]]:
         save(found | {"measuring": name})
         share = (end - time.monotonic()) * counts[name] / sum(counts.values())
