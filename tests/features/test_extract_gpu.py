@@ -41,6 +41,18 @@ def job(network: Network, **options: Any) -> Extract:
     return Extract(network, open_source("shapes:11:3"), LAYERS, batch_rows=4, **options)
 
 
+def test_images_of_any_strides_are_stacked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randint(0, 256, (40, 30, 3), dtype=torch.uint8, generator=generator)
+    cropped = whole.permute(2, 0, 1)[:, 5:28, 3:20]  # as a decoder's image is, cut to its middle
+    turned = whole.permute(2, 1, 0)[:, 2:25, 10:27]
+    planar = cropped.flip(1).contiguous()
+    batch = [cropped, turned, planar]
+    stacked = module._as_floats(batch, torch.device("cpu"))
+    assert stacked.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(stacked, torch.stack(batch).float())
+
+
 def test_a_batch_is_fetched_while_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[tuple[str, int]] = []
 
