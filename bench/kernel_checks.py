@@ -24,8 +24,7 @@ from fc7.kernels.merge_topk import topk_reference
 from fc7.kernels.occlude import occlude_reference
 from fc7.kernels.spatial_max import spatial_max_reference
 
-_SAMPLED_IMAGES = 2
-_SAMPLED_ELEMENTS = 200_000  # for references that loop over them
+_SAMPLED_ELEMENTS = 100_000  # for references that loop over them
 
 
 class WrongAnswerError(AssertionError):
@@ -76,13 +75,15 @@ def require_within_twice(ours: Tensor, theirs: Tensor, reference: Tensor, what: 
 
 
 def check_gram(inputs: Any, ours: Any, theirs: Any, rng: np.random.Generator) -> float:
-    """Every image in float64, of which the reference confirms a sample; and symmetry, exactly."""
+    """Every image in float64, where the definition confirms some channels; and exact symmetry."""
     (features,) = inputs
     require(torch.equal(ours, ours.mT), "gram is not symmetric")
     whole = _grams(features)
-    for image in _some(rng, len(features), _SAMPLED_IMAGES):
-        definition = torch.from_numpy(gram_reference(_numbers(features[image : image + 1])))
-        require(error(whole[image : image + 1].cpu(), definition) < 1e-9, "gram in float64")
+    for image in _some(rng, len(features), 2):
+        channels = _some(rng, features.shape[1], 16)
+        definition = gram_reference(_numbers(features[image, channels])[None])[0]
+        same = whole[image][channels][:, channels].cpu()
+        require(error(same, torch.from_numpy(definition)) < 1e-9, "gram in float64")
     return require_within_twice(ours, theirs, whole, "gram")
 
 
@@ -92,10 +93,10 @@ def check_gram_loss(inputs: Any, ours: Any, theirs: Any, rng: np.random.Generato
     n, c, h, w = features.shape
     difference = _grams(features) - target.double()
     losses = difference.square().mean((1, 2))
-    for image in _some(rng, n, _SAMPLED_IMAGES):
-        one = _numbers(features[image : image + 1])
-        definition = torch.as_tensor(gram_loss_reference(one, _numbers(target)))
-        require(error(losses[image : image + 1].cpu(), definition) < 1e-9, "gram_loss in float64")
+    (image,) = _some(rng, n, 1)
+    definition = gram_loss_reference(_numbers(features[image])[None], _numbers(target))
+    same = losses[image : image + 1].cpu()
+    require(error(same, torch.from_numpy(definition)) < 1e-9, "gram_loss in float64")
     worst = require_within_twice(ours[0], theirs[0], losses, "gram_loss")
     gradient = torch.stack(
         [d @ f.double().flatten(1) for d, f in zip(difference, features, strict=True)]
@@ -114,8 +115,8 @@ def check_guided_relu(
     theirs = theirs if isinstance(theirs, tuple) else (x.clamp_min(0), theirs)
     start = int(rng.integers(0, max(1, x.numel() - _SAMPLED_ELEMENTS)))
     run = slice(start, start + _SAMPLED_ELEMENTS)
-    sampled = (_numbers(tensor.flatten()[run]) for tensor in (x, gradient))
-    definition = guided_relu_reference(*sampled, rule)
+    sampled_x, sampled_gradient = (_numbers(tensor.flatten()[run]) for tensor in (x, gradient))
+    definition = guided_relu_reference(sampled_x, sampled_gradient, rule)
     for found, peer, exact, what in zip(ours, theirs, definition, ("y", "gradient"), strict=True):
         same = np.array_equal(_numbers(found.flatten()[run]), exact)
         require(same, f"guided_relu's {what} is not its definition's")

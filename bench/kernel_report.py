@@ -19,7 +19,9 @@ def show(results: Results) -> None:
     rates = ", ".join(
         f"{rate:.3g} TFLOP/s {name}" for name, rate in roofline["tflop_per_s"].items()
     )
-    copied = f"copy {roofline['gb_per_s']:.0f} GB/s, matrix product {rates}"
+    copied = f"copy {roofline['gb_per_s']:.0f} GB/s" + (
+        f", matrix product {rates}" if rates else ""
+    )
     found = Table(title=f"{results['device']}, {results['clock']}: {copied}", title_justify="left")
     for name, justify in (("", "left"), ("ms", "right"), ("IQR", "right"), ("rate", "right")):
         found.add_column(name, justify="right" if justify == "right" else "left")

@@ -27,7 +27,7 @@ from fc7.bench.kernel_report import show
 from fc7.bench.record import record
 from fc7.bench.roofline import Roofline, matmul_precision, measure_roofline
 from fc7.bench.timing import (
-    Call,
+    Sampler,
     clock_step,
     interleave,
     interquartile,
@@ -187,23 +187,20 @@ def measure_case(
         if stream:
             torch.cuda.synchronize(device)  # the inputs were drawn on another stream
         saved = {who: count(*sets[0]) for who, count in case.saved.items()}
-        calls: dict[str, list[Call]] = {}
+        samplers: dict[str, Sampler] = {}
         without: dict[str, str] = {}
         for who, bind in {"fc7": case.ours, **case.peers}.items():
             try:
                 with torch.cuda.stream(stream) if stream else nullcontext():
-                    calls[who] = [bind(*inputs) for inputs in sets]
-                    calls[who][0]()
+                    bound = [bind(*inputs) for inputs in sets]
+                samplers[who] = sampler(bound, stream)
             except Exception as problem:
                 if who == "fc7":
                     raise
-                calls.pop(who, None)  # such as torch.compile where there is no C++ compiler
+                # Such as torch.compile where there is no C++ compiler.
                 without[who] = f"{type(problem).__name__}: {problem}".split("\n", 1)[0]
-        if stream:
-            stream.synchronize()
-        samplers = {who: sampler(bound, stream) for who, bound in calls.items()}
-        warm = interleave(samplers, 1)  # the second time for most, but not every first is over yet
-        rounds = max(3, rounds // 3) if sum(t[0] for t in warm.values()) > _LONG_SECONDS else rounds
+        if sum(one.estimate for one in samplers.values()) > _LONG_SECONDS:
+            rounds = -(-rounds // 3)
         seconds = interleave(samplers, rounds)
     facts = {who: one.facts() for who, one in samplers.items()}
     return row(case, roofline, seconds, facts, saved) | {

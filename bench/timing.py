@@ -25,7 +25,13 @@ _CPU_CACHE_BYTES = 32 * 2**20  # what the largest caches of today's processors g
 
 
 class Sampler(Protocol):
-    """Measures one contestant once; `facts` is what it has found out about how it runs."""
+    """Measures one contestant once.
+
+    Attributes:
+        estimate: seconds of one call, from when the sampler was made ready.
+    """
+
+    estimate: float
 
     def __call__(self) -> float:
         """Return the seconds of one call."""
@@ -64,6 +70,7 @@ class CpuSampler:
         while (took := self._timed(self._batch)) < least_seconds / 8:
             self._batch *= 2 if took <= 0 else max(2, int(least_seconds / 8 / took))
         self._long = took >= least_seconds and self._batch == 1
+        self.estimate = took / self._batch
 
     def __call__(self) -> float:
         """Return the CPU-seconds of one call."""
@@ -121,6 +128,7 @@ class GpuSampler:
         self._timed(1)
         once = self._timed(1)
         self._replays = max(1, round(least_seconds / once)) if once > 0 else 1
+        self.estimate = once / len(calls)
 
     def __call__(self) -> float:
         """Return the GPU's seconds of one call."""
