@@ -185,7 +185,7 @@ def _count(suite: ElementTree.Element, found: dict[str, Any]) -> int:
     """Add a file's tests to the counts; return how many there are."""
     cases = list(suite.iter("testcase"))
     for case in cases:
-        name = f"{case.get('classname', '').split('.')[-1]}::{case.get('name')}"
+        name = f"{case.get('classname', '').split('.')[-1]}::{case.get('name')}".removeprefix("::")
         if (skipped := case.find("skipped")) is not None:
             found["skipped"] += 1
             reason = skipped.get("message", "")

@@ -125,6 +125,7 @@ def test_a_file_that_dies_costs_its_own_tests_alone(tmp_path: Path) -> None:
     assert counts == {"passed": 1, "failed": 1, "errors": 2, "skipped": 1}
     assert "exit code -6" in found["failures"]["test_a.py"]
     assert found["failures"]["test_b::test_bad"] == "assert 1 == 2"
+    assert "test_d" in found["failures"]
     assert found["skips"] == {"no memory": 1}
     assert found["not_run"] == []
     assert "1 failed, 1 passed, 1 skipped" in (out / "tests.log").read_text()
