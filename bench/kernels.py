@@ -229,6 +229,7 @@ def row(
         "floor_ms": 1000 * floor,
         "ms": 1000 * middle,
         "iqr_ms": 1000 * interquartile(ours),
+        "best_ms": 1000 * min(ours),
         "gb_per_s": case.work.bytes / middle / 1e9,
         "tflop_per_s": case.work.operations / middle / 1e12,
         "share_of_floor": floor / middle,
@@ -245,6 +246,7 @@ def row(
         peer: Results = {
             "ms": 1000 * statistics.median(theirs),
             "iqr_ms": 1000 * interquartile(theirs),
+            "best_ms": 1000 * min(theirs),
             **facts[who],
             "ratio": ratio,
         }
