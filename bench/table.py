@@ -99,9 +99,19 @@ def agreement_rows(results: Results) -> list[Row]:
 
 
 def on_gpu_rows(results: Results) -> list[Row]:
-    """Return the rows of the kernels that `fc7.bench.on_gpu` has measured."""
+    """Return the rows of the kernels and of extraction that `fc7.bench.on_gpu` has measured."""
     found = results.get("kernels", {})
-    return kernel_rows(found) if found.get("kernels") else []
+    rows = kernel_rows(found) if found.get("kernels") else []
+    for model, facts in results.get("extraction", {}).items():
+        for precision, each in facts.get("precisions", {}).items():
+            if "red" not in each and each["batches"]:
+                best = max(each["batches"].values(), key=lambda one: float(one["end_to_end"]))
+                share = f"{best['share_of_the_slower']:.0%} ({best['end_to_end']:.0f} images/s)"
+                what = (
+                    f"{model} from JPEGs, {precision}, to the slower of decoding and forward pass"
+                )
+                rows.append((f"{what}, {results['device']['name']}", share, ""))
+    return rows
 
 
 WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {

@@ -337,6 +337,19 @@ def test_the_readme_shows_the_worst_case_of_each_kernel() -> None:
 
 
 def test_a_gpus_results_stand_beside_a_cpus(tmp_path: Path) -> None:
+    def on_gpu(found: dict[str, Any]) -> dict[str, Any]:
+        slow = {"end_to_end": 900.0, "share_of_the_slower": 0.9}
+        fast = {"end_to_end": 1000.0, "share_of_the_slower": 0.8}
+        precisions = {
+            "bf16": {"batches": {"32": slow, "64": fast}},
+            "fp32": {"red": "it drifts", "batches": {"32": slow}},
+        }
+        return {
+            "kernels": found,
+            "device": {"name": "NVIDIA H200"},
+            "extraction": {"photographs": {"count": 9}, "alexnet": {"precisions": precisions}},
+        }
+
     def write(name: str, device: str, ratio: float) -> None:
         cases = {"merge_topk-a": facts_of({"cat + two stable sorts": ratio})}
         results = {"device": device, "kernels": {"merge_topk": {"cases": cases}}}
@@ -344,7 +357,7 @@ def test_a_gpus_results_stand_beside_a_cpus(tmp_path: Path) -> None:
             "command": "python -m fc7.bench.kernels",
             "machine": {"cpu": "a CPU", "cores": 2, "gpu": None if device == "cpu" else device},
             "versions": {"torch": "2.11.0"},
-            "results": results if name.startswith("kernels") else {"kernels": results},
+            "results": results if name.startswith("kernels") else on_gpu(results),
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(facts))
 
@@ -358,6 +371,11 @@ def test_a_gpus_results_stand_beside_a_cpus(tmp_path: Path) -> None:
         "| `merge_topk`, to cat + two stable sorts, NVIDIA H200 | 9.00 x |  | `kernels` |",
         "| `merge_topk`, to cat + two stable sorts, NVIDIA H200 | 8.00 x |  | `on_gpu` |",
     ]
+    assert (
+        "| alexnet from JPEGs, bf16, to the slower of decoding and forward pass, NVIDIA H200 "
+        "| 80% (1000 images/s) |  | `on_gpu` |"
+    ) in text
+    assert "fp32" not in text
     assert "a CPU, 2 cores, NVIDIA H200, torch 2.11.0" in text
     assert text.count("python -m fc7.bench.kernels") == 1
 
