@@ -9,10 +9,10 @@ slide a grey square over the image and watch the class score fall.
 Writing the result is all the work, so it is written once, in the dtype and layout that the network
 reads. On a GPU a program holds one tile of the image, and of the fill, in registers and writes it
 to position after position, 16 bytes a thread. Most boxes miss most tiles, and a tile that is
-missed is stored as it is: two instructions of some twenty are the stores.
+missed is stored as it is.
 
-On a CPU the copy of an image is covered while it is in the cache. Beyond 32 MiB memory is fresh
-for every call, and nine tenths of the time goes into page faults: ask for smaller ranges.
+On a CPU the copy of an image is covered while it is in the cache. A result beyond 32 MiB is fresh
+memory in every call, and most of the time goes into page faults: ask for smaller ranges.
 """
 
 import math
@@ -68,7 +68,6 @@ def occlude(
         ValueError: a shape, dtype, device, range or memory format is not as said above.
     """
     dtype = dtype or images.dtype
-    stop = len(boxes) if stop is None else stop
     if images.ndim != 4 or math.prod(images.shape[1:]) > LARGEST_IMAGE:
         raise ValueError(
             f"expected images (B, C, H, W) with C * H * W <= 2^30, got {tuple(images.shape)}"
@@ -82,6 +81,7 @@ def occlude(
         raise ValueError(
             f"expected boxes (P, 4) of {BOX_DTYPES}, got {tuple(boxes.shape)} of {boxes.dtype}"
         )
+    stop = len(boxes) if stop is None else stop
     if not 0 <= start <= stop <= len(boxes):
         raise ValueError(f"expected 0 <= start <= stop <= {len(boxes)}, got {start} and {stop}")
     if memory_format not in (torch.contiguous_format, torch.channels_last):
@@ -273,8 +273,8 @@ def _positions_per_program(positions: int, tiles: int, programs: int) -> int:
     return max(1, min(64, positions, positions * tiles // programs))
 
 
-# The size is compiled in: an experiment has one, and a division by a number that is not known
-# when compiling, 16 times two in each thread, costs more than streaming to several positions.
+# The size is compiled in, for an experiment has one: divisions by it become multiplications, and
+# the compiler sees that neighbours in memory lie in one row, so that it loads 16 bytes as well.
 @triton.jit
 def _occlude_kernel(
     images,
