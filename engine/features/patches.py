@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
 from fc7.engine.store import Arrays, Output, Run
-from fc7.kernels import merge_topk
+from fc7.kernels import empty_topk, merge_topk
 
 DEFAULT_K = 9
-_CHANNELS_AT_ONCE = 256  # a part of 1,024 rows then takes 1 MB in float32
 
 
 def patches_job(layer: str) -> str:
@@ -68,21 +67,17 @@ class TopPatches:
 
     def part(self, rows: NDArray[np.int64], arrays: Arrays) -> Arrays:
         """Return the top k of one part: values (C, k) and ids (C, k), row * positions + place."""
-        activations = arrays[self.inputs[0]]
-        channels = activations.shape[1]
-        values = np.full((channels, self._k), -np.inf, np.float32)
-        ids = np.full((channels, self._k), -1, np.int64)
-        kept = min(self._k, len(rows))
-        for start in range(0, channels, _CHANNELS_AT_ONCE):
-            block = slice(start, start + _CHANNELS_AT_ONCE)
-            columns = activations[:, block].T.astype(np.float32)
-            places = _strongest(columns, kept)
-            values[block, :kept] = np.take_along_axis(columns, places, axis=1)
-            ids[block, :kept] = rows[places] * self._positions
-            if self._positions > 1:
-                positions = arrays[self.inputs[1]][:, block].T
-                ids[block, :kept] += np.take_along_axis(positions, places, axis=1)
-        return {"values": values, "ids": ids}
+        if len(rows) == 0:
+            return _as_state(*empty_topk(arrays[self.inputs[0]].shape[1], self._k))
+        columns = torch.tensor(arrays[self.inputs[0]]).T  # a copy: what is stored is read-only
+        # Numbers within the part stand for ids, which most candidates then never need.
+        numbers = torch.arange(len(rows)).expand(columns.shape)
+        top = empty_topk(len(columns), self._k, columns.dtype)
+        values, best = (tensor.numpy() for tensor in merge_topk(*top, columns, numbers))
+        ids = rows[best] * self._positions
+        if self._positions > 1:
+            ids += np.take_along_axis(arrays[self.inputs[1]], best.T, axis=0).T
+        return {"values": values.astype(np.float32), "ids": np.where(best < 0, -1, ids)}
 
     def merge(self, state: Arrays, later: Arrays) -> Arrays:
         """Keep the k strongest of both."""
@@ -122,24 +117,6 @@ def read_patches(run: Run, layer: str) -> Patches:
     """
     job = run.job(patches_job(layer))
     return Patches(layer, job.result("values"), job.result("rows"), job.result("positions"))
-
-
-def _strongest(columns: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Return the places of the k largest of each row, (C, M) -> (C, k), ties by place.
-
-    NaN counts as minus infinity, and becomes it in `columns`. Finding the k-th largest and keeping
-    what is above it costs a tenth of sorting all M.
-    """
-    if k == 0:
-        return np.empty((len(columns), 0), np.int64)
-    columns[np.isnan(columns)] = -np.inf
-    threshold = np.partition(columns, columns.shape[1] - k, axis=1)[:, -k, None]
-    above, level = columns > threshold, columns == threshold
-    room = k - above.sum(axis=1, keepdims=True)
-    keep = above | (level & (level.cumsum(axis=1, dtype=np.int32) <= room))
-    places = np.nonzero(keep)[1].reshape(-1, k)
-    order = np.argsort(-np.take_along_axis(columns, places, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(places, order, axis=1)
 
 
 def _as_state(values: torch.Tensor, ids: torch.Tensor) -> dict[str, NDArray[Any]]:
