@@ -17,12 +17,20 @@ ABSENT = (
 WITHOUT_THEM = f"""
 import sys
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class But:
+    # A finder that does not find them; some ask whether a package is there, and import nothing.
 
-sys.meta_path.insert(0, Absent())
+    def __init__(self, finder):
+        self._finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self._finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        absent = name.partition(".")[0] in {ABSENT}
+        return None if absent else self._finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [But(finder) for finder in sys.meta_path]
 """
 
 
