@@ -154,7 +154,7 @@ def _spatial_max_kernel(
 
     first = part * steps
     best = tl.full((BLOCK_C, BLOCK_P), float("-inf"), tl.float32)
-    at = tl.zeros((BLOCK_C, BLOCK_P), tl.int32) + first
+    at = tl.zeros((BLOCK_C, BLOCK_P), tl.int32)  # where there is nothing but -inf: the first place
     for step in range(first, min(first + steps, tl.cdiv(size, BLOCK_P))):
         start = step * BLOCK_P
         if DENSE:
@@ -167,7 +167,7 @@ def _spatial_max_kernel(
         inside = present[:, None] & (lane < until - start)[None, :]
         loaded = tl.load(of_maps[:, None] + offset[None, :], mask=inside, other=float("-inf"))
         value = loaded.to(tl.float32)
-        # Larger or NaN, unless the best is NaN already: the first of them stays.
+        # Larger or NaN, unless the best is NaN already: the first stays.
         better = ~(value <= best) & (best == best)
         best = tl.where(better, value, best)
         at = tl.where(better, step, at)

@@ -1,6 +1,8 @@
 """spatial_max against a loop over every element: exact, for it copies values and never computes."""
 
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,10 @@ def test_nan_infinities_and_ties(
     for shape in [(40, 3, 1, 3), (20, 5, 2, 2), (2, 3, 7, 5)]:
         check(draw_special(shape, device).to(dtype).to(memory_format=layout))
     check(torch.full((1, 2, 5, 7), -torch.inf, device=device, dtype=dtype))
+    low = torch.full((1, 1, 70, 100), -torch.inf, device=device, dtype=dtype)
+    check(low.to(memory_format=layout))
+    low[0, 0, -1, -1] = -1e4
+    check(low.to(memory_format=layout))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -115,10 +121,10 @@ def test_maps_larger_than_a_tile(
         plan = plan_of(whole)
         assert plan.parts > 1
         assert plan.steps > 1
+    counted = torch.arange(128 * 160, device=device).view(128, 160)
     for place in (0, 4095, 4096, 14000, 128 * 160 - 1):
         activations = whole.clone(memory_format=torch.preserve_format)
-        activations[0, 0, place // 160, place % 160] = 100
-        activations[0, 0, -1, -1] = 100  # the last place ties
+        activations[0, 0] = torch.where(counted < place, 1, 100)  # all after it tie
         activations[0, 1, place // 160, place % 160] = torch.nan
         values, positions = spatial_max(activations)
         assert positions.tolist() == [[place, place]]
@@ -166,10 +172,9 @@ def test_gradients_equal_torchs_in_ties(device: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_operator_is_sound(layout: torch.memory_format, device: str) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        activations = draw((2, 3, 4, 5), device, dtype).to(memory_format=layout)
-        torch.library.opcheck(_spatial_max, (activations,))
-        torch.library.opcheck(_spatial_max, (activations.requires_grad_(),))
+    activations = draw((2, 3, 4, 5), device).to(memory_format=layout).requires_grad_()
+    torch.library.opcheck(_spatial_max, (activations,))
+    torch.library.opcheck(_spatial_max, (activations.detach().bfloat16(),))
 
 
 def test_compiles_without_a_break(device: str) -> None:
@@ -181,6 +186,35 @@ def test_compiles_without_a_break(device: str) -> None:
     compiled = torch.compile(doubled, fullgraph=True, backend="aot_eager")
     for ours, eager in zip(compiled(activations), doubled(activations), strict=True):
         assert torch.equal(ours, eager)
+
+
+FAR = {
+    "images": ((3, 2, 2, 2), (2**30, 2**9, 2**5, 1)),
+    "images, channels last": ((3, 2, 2, 2), (2**30, 1, 2**5, 2**9)),
+    "channels": ((2, 3, 2, 2), (2**9, 2**30, 2**5, 1)),
+    "lines": ((2, 2, 3, 2), (2**9, 2**5, 2**30, 1)),
+    "lines, channels last": ((2, 2, 3, 2), (2**9, 1, 2**30, 2**5)),
+    "columns": ((2, 2, 2, 3), (2**9, 2**5, 1, 2**30)),
+    "columns of one line": ((2, 2, 1, 3), (2**9, 1, 1, 2**30)),
+    "columns of two tiles": ((1, 1, 1, 2050), (1, 1, 1, 2**20)),
+}
+
+
+@pytest.mark.parametrize(("shape", "strides"), FAR.values(), ids=FAR.keys())
+def test_addresses_beyond_two_to_the_31(
+    shape: tuple[int, ...], strides: tuple[int, ...], tmp_path: Path
+) -> None:
+    """On a CPU: a file of holes, of which a view reaches a few places."""
+    path = tmp_path / "holes"
+    with path.open("w+b") as file:
+        file.truncate(2 * (2**31 + 2**21))
+        holes = mmap.mmap(file.fileno(), 0)
+    holes.madvise(mmap.MADV_RANDOM)  # nothing but what is asked for is read
+    whole = torch.frombuffer(holes, dtype=torch.float16)
+    view = whole.as_strided(shape, strides)
+    view[-1, -1, -1, -1] = 1  # at the far end
+    check(view)
+    assert spatial_max(view)[1][-1, -1] == shape[2] * shape[3] - 1
 
 
 @pytest.mark.gpu
