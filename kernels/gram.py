@@ -4,7 +4,8 @@
 
 This is what carries the style of an image (Gatys, Ecker and Bethge 2016, "Image style transfer
 using convolutional neural networks"), here divided by the number of pixels, so that images of
-different sizes compare. Only half of the products is computed, and G equals its transpose bit for bit.
+different sizes compare. Only half of the products is computed, and G equals its transpose bit for
+bit.
 
 The gradient is dF = (dG + dG^T) F / (H W).
 """
@@ -113,14 +114,13 @@ def _centered(features: Tensor) -> Tensor:
 
 
 def gram_reference(features: NDArray[np.float64], center: bool = False) -> NDArray[np.float64]:
-    """The definition, a pair of channels at a time: (N, C, H, W) -> (N, C, C)."""
+    """The definition, a channel with all at a time: (N, C, H, W) -> (N, C, C)."""
     n, c, _, _ = features.shape
     out = np.empty((n, c, c))
     for image in range(n):
         maps = features[image]
         if center:
             maps = maps - maps.mean((1, 2), keepdims=True)
-        for i in range(c):
-            for j in range(c):
-                out[image, i, j] = np.mean(maps[i] * maps[j])
+        for channel in range(c):
+            out[image, channel] = np.mean(maps[channel] * maps, axis=(1, 2))
     return out

@@ -70,7 +70,7 @@ def weighted_times(matrices: Tensor, weights: Tensor, features: Tensor) -> Tenso
         weights: (N,), float64 where the matrices are, else float32.
         features: (N, C, H, W).
     """
-    if features.dtype != torch.float16:
+    if features.dtype != torch.float16 or features.numel() == 0:
         return times(symmetrize(matrices, weights, features.dtype), features)
     # fp16 has a narrow range: a gradient divided by H W sinks below it, and a large sum rises above
     # it. With entries of at most 1 / C no product exceeds the largest feature.
@@ -103,15 +103,19 @@ def _strips(image: Tensor, dtype: torch.dtype, center: bool) -> Iterator[Tensor]
     if image.is_contiguous() and not center and (image.dtype == dtype or _takes(image.dtype)):
         yield image.view(c, h * w)
         return
-    mean = image.mean((1, 2), keepdim=True, dtype=dtype) if center else None
+    mean = image.mean((1, 2), dtype=dtype)[:, None] if center else None
     height = max(1, STRIP // max(1, c * w))
-    buffer = torch.empty((c, min(height, h), w), dtype=dtype)
+    buffer = torch.empty(c * min(height, h) * w, dtype=dtype)
     for top in range(0, h, height):
-        rows = image[:, top : top + height]
-        strip = buffer[:, : rows.shape[1]].copy_(rows)
-        yield (strip if mean is None else strip.sub_(mean)).flatten(1)
+        pixels = image[:, top : top + height].flatten(1)
+        # Without gaps, also the last and lower one: oneDNN is a hundred times slower with them.
+        strip = buffer[: pixels.numel()].view(pixels.shape).copy_(pixels)
+        yield strip if mean is None else strip.sub_(mean)
 
 
 def _takes(dtype: torch.dtype) -> bool:
     """Say whether this processor multiplies a 16-bit dtype faster than float32."""
-    return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    if dtype != torch.bfloat16 or not available:
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
