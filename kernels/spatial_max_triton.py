@@ -97,11 +97,11 @@ def plan_of(activations: Tensor) -> Plan:
     granule = gcd(16 // itemsize, activations.data_ptr() // itemsize, image)
     granule = granule if dense else gcd(granule, line)
     if columns:
-        granule = gcd(granule, c, place) if channel == 1 else 1
+        granule = gcd(granule, c, place)
         block_c = min(64, triton.next_power_of_2(c))
         block_p = _TILE_BYTES // itemsize // block_c
     else:
-        granule = gcd(granule, channel, h * w if dense else w) if place == 1 else 1
+        granule = gcd(granule, channel, h * w if dense else w)
         block_p = min(_TILE_BYTES // itemsize, max(32, triton.next_power_of_2(h * w)))
         block_c = _TILE_BYTES // itemsize // block_p
     tiles = triton.cdiv(h * w, block_p)

@@ -121,6 +121,15 @@ def test_empty_places_lose_against_minus_infinity(device: str) -> None:
         assert (top == -torch.inf).all()
 
 
+def test_empty_places_beside_others(device: str) -> None:
+    for place in range(0, 40, 3):
+        values = torch.full((1, 40), -torch.inf, device=device)
+        ids = torch.full((1, 40), -1, device=device)
+        values[0, place], ids[0, place], ids[0, -1 - place] = 1.0, 5, 4
+        kept = merge_topk(*empty(1, 6, values), values, ids)[1]
+        assert kept.tolist() == [[5, 4, -1, -1, -1, -1]]
+
+
 def test_channels_never_positive_still_have_a_top(device: str) -> None:
     values = torch.tensor([[-3.0, -1.0, -2.0]], device=device)
     top, ids = merge_topk(*empty(1, 2, values), values, torch.tensor([[0, 1, 2]], device=device))

@@ -88,6 +88,7 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "cropped": lambda x: x[:, :, 1:, 3:],
     "cropped to a line": lambda x: x[:, :, 2:3, 1:],
     "cropped to a column": lambda x: x[:, :, :, 2:3],
+    "cropped to a part of a line": lambda x: x[:, :, :1, :5],
     "fewer channels": lambda x: x[:, 1:3],
     "fewer images": lambda x: x[1:],
     "stepped": lambda x: x[:, :, ::2, 1::2],
@@ -116,20 +117,22 @@ def test_maps_larger_than_a_tile(
     dtype: torch.dtype, layout: torch.memory_format, device: str
 ) -> None:
     """Large enough to be cut among programs, in several steps each; the maximum in every part."""
-    whole = draw((1, 2, 128, 160), device, dtype).to(memory_format=layout)
+    whole = draw((2, 2, 128, 160), device, dtype).to(memory_format=layout)
     if backend.uses_triton(whole):
         plan = plan_of(whole)
         assert plan.parts > 1
         assert plan.steps > 1
+    check(whole)
+    check(-whole.abs() - 1)
     counted = torch.arange(128 * 160, device=device).view(128, 160)
-    for place in (0, 4095, 4096, 14000, 128 * 160 - 1):
+    for place in (0, 4096, 14000, 128 * 160 - 1):
         activations = whole.clone(memory_format=torch.preserve_format)
-        activations[0, 0] = torch.where(counted < place, 1, 100)  # all after it tie
-        activations[0, 1, place // 160, place % 160] = torch.nan
+        activations[1, 0] = torch.where(counted < place, 1, 100)  # all after it tie
+        activations[1, 1, place // 160, place % 160] = torch.nan
         values, positions = spatial_max(activations)
-        assert positions.tolist() == [[place, place]]
-        assert values[0, 0] == 100
-        assert values[0, 1].isnan()
+        assert positions[1].tolist() == [place, place]
+        assert values[1, 0] == 100
+        assert values[1, 1].isnan()
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3, 3), (2, 0, 3, 3)])

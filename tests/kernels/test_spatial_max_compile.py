@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fc7.kernels import backend
 from fc7.kernels.spatial_max_triton import plan_of, spatial_max_triton
 
 CHANNELS_LAST = torch.channels_last
@@ -57,6 +58,19 @@ def test_crops_of_whole_granules_load_16_bytes(architecture: int) -> None:
     assert "LDG.E.128" in loads(compiled(cropped, architecture)[0])
     odd = whole[:, :, 1:, 1:]
     assert "LDG.E.128" not in loads(compiled(odd, architecture)[0])
+
+
+def test_what_is_not_aligned_is_loaded_alone() -> None:
+    """An address, a stride, a border: one that is odd is enough. Misaligned loads are errors."""
+    if not backend.HAS_TRITON:
+        pytest.skip("needs Triton")
+    flat = torch.empty(2 * 16 * 32 + 1, dtype=torch.bfloat16)
+    assert plan_of(flat[:-1].view(2, 16, 4, 8)).granule == 8
+    assert plan_of(flat[1:].view(2, 16, 4, 8)).granule == 1
+    assert plan_of(flat[:930].view(2, 15, 1, 31)).granule == 1
+    assert plan_of(flat.as_strided((2, 3, 4, 8), (97, 32, 8, 1))).granule == 1
+    assert plan_of(flat.as_strided((2, 3, 4, 8), (96, 1, 24, 3))).granule == 1
+    assert plan_of(flat.as_strided((2, 8, 4, 4), (192, 1, 44, 8))).granule == 4
 
 
 @pytest.mark.parametrize("architecture", offline.ARCHITECTURES)
