@@ -16,7 +16,8 @@ order in which x lies in memory, so that every tensor is read and written as one
 gradient that arrives in another order is brought to that order first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -37,16 +38,14 @@ _INTEGERS = {
     torch.float64: torch.int64,
 }
 
-# On a CPU, the bytes of x that a thread takes between two passes: few enough for its cache, and
-# enough for the threads to meet seldom.
-_BYTES_A_THREAD = 1 << 20
+# On a CPU, how many elements all passes go through before the next ones follow: so many as torch
+# computes on the calling thread, or, where it has but one thread, as suit the cache.
+_ELEMENTS_ALONE, _ELEMENTS_CACHED = 1 << 15, 1 << 18
+_ELEMENTS_A_THREAD = 1 << 20  # worth starting another thread for
 
 # On a GPU, the bytes of x that a program of 128 threads takes: four 128-bit loads a thread.
 # Chosen for bytes in flight; untuned on a GPU.
 _BYTES_A_PROGRAM = 8192
-
-# torch's one operator that maps all of -x, -0 and +0 to +0, and NaN to itself.
-_zero_unless_positive = torch.ops.aten.threshold.out
 
 
 def guided_relu(x: Tensor, rule: Rule = "guided") -> Tensor:
@@ -72,7 +71,8 @@ def guided_relu(x: Tensor, rule: Rule = "guided") -> Tensor:
     if x.dtype not in _INTEGERS:
         raise ValueError(f"expected float16, bfloat16, float32 or float64, got {x.dtype}")
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return torch.threshold(x, 0.0, 0.0)  # nothing goes back: no mask
+        # Nothing goes back: no mask. `threshold` is torch's ReLU that makes +0 of -0.
+        return torch.threshold(x, 0, 0)
     y: Tensor = _guided_relu(x, rule)[0]
     return y
 
@@ -85,7 +85,7 @@ def _guided_relu(x: Tensor, rule: str) -> tuple[Tensor, Tensor]:
     if x.numel():
         source, target = _flat(_in_order_of(y, x)), _flat(y)
         if rule == "deconv":
-            _zero_unless_positive(source, 0, 0, out=target)
+            torch.threshold(source, 0, 0, out=target)
         elif backend.uses_triton(x):
             _relu_triton(source, target, mask)
         else:
@@ -125,7 +125,7 @@ def _guided_relu_backward(
     if g.numel():
         source, target = _flat(_in_order_of(gx, g)), _flat(gx)
         if mask is None:
-            _zero_unless_positive(source, 0, 0, out=target)
+            torch.threshold(source, 0, 0, out=target)
         elif backend.uses_triton(g):
             _backward_triton(source, mask, target, rule == "guided")
         else:
@@ -175,10 +175,13 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _relu_torch(x: Tensor, y: Tensor, mask: Tensor) -> None:
     """Write y and a mask of one byte an element, 0 or 1; all flat."""
-    integer = _INTEGERS[x.dtype]
-    for x_, y_, kept in _chunks(x, y, mask.view(torch.bool)):
-        _zero_unless_positive(x_, 0, 0, out=y_)
-        kept.copy_(y_.view(integer))  # +0 is all zeros in bits, and nothing that passed is
+
+    def write(x: Tensor, y: Tensor, bits: Tensor, kept: Tensor) -> None:
+        for x_, y_, bits_, kept_ in _chunks(x, y, bits, kept):
+            torch.threshold(x_, 0, 0, out=y_)
+            kept_.copy_(bits_)  # +0 is all zeros in bits, and nothing that passed is
+
+    _share(write, x, y, y.view(_INTEGERS[y.dtype]), mask.view(torch.bool))
 
 
 def _backward_torch(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
@@ -188,23 +191,47 @@ def _backward_torch(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
     take ten times as long as all these passes over a chunk in the cache. The product is one of
     integers, for a blocked infinity times 0.0 would be NaN.
     """
-    integer = _INTEGERS[g.dtype]
-    scratch: Tensor | None = None
-    for g_, kept, gx_ in _chunks(g.view(integer), mask, gx):
-        if scratch is None or len(scratch) > len(g_):  # the first chunk, or a shorter last one
-            scratch = torch.empty_like(g_)
-        scratch.copy_(kept)
-        if guided:
-            torch.mul(g_, scratch, out=scratch)
-            _zero_unless_positive(scratch.view(gx.dtype), 0, 0, out=gx_)
-        else:
-            torch.mul(g_, scratch, out=gx_.view(integer))
+
+    def write(g: Tensor, mask: Tensor, gx: Tensor) -> None:
+        scratch = g.new_empty(0)
+        for g_, mask_, gx_ in _chunks(g, mask, gx):
+            if len(scratch) != len(g_):  # the first chunk, or a shorter last one
+                scratch = torch.empty_like(g_)
+            scratch.copy_(mask_)
+            if guided:
+                torch.mul(g_, scratch, out=scratch)
+                torch.threshold(scratch.view(gx.dtype), 0, 0, out=gx_)
+            else:
+                torch.mul(g_, scratch, out=gx_.view(g.dtype))
+
+    _share(write, g.view(_INTEGERS[g.dtype]), mask, gx)
+
+
+def _share(write: Callable[..., None], *tensors: Tensor) -> None:
+    """Call `write` on parts of flat tensors that lie on a CPU, each part on a thread of its own.
+
+    Torch would share out every pass over every chunk, and its threads would wait for each other
+    after each: next to other busy threads that took ten times as long.
+    """
+    size = len(tensors[0])
+    threads = min(torch.get_num_threads(), 1 + size // _ELEMENTS_A_THREAD)
+    if threads == 1 or tensors[0].device.type != "cpu":
+        write(*tensors)
+        return
+
+    def write_part(*part: Tensor) -> None:
+        with torch.inference_mode():  # which threads do not inherit, and tensors may be made in
+            write(*part)
+
+    with ThreadPoolExecutor(threads) as pool:
+        part = -(-size // threads)
+        list(pool.map(write_part, *(torch.split(tensor, part) for tensor in tensors)))
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the same part of each flat tensor, part by part."""
-    size = torch.get_num_threads() * _BYTES_A_THREAD // tensors[0].itemsize
-    if len(tensors[0]) <= size:
+    size = _ELEMENTS_CACHED if torch.get_num_threads() == 1 else _ELEMENTS_ALONE
+    if len(tensors[0]) <= size or tensors[0].device.type != "cpu":
         yield tensors
     else:
         yield from zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
@@ -214,14 +241,16 @@ def _relu_triton(x: Tensor, y: Tensor, mask: Tensor) -> None:
     """Write y and a mask of one bit an element, the first in the lowest bit; all flat."""
     rows = _BYTES_A_PROGRAM // (8 * x.itemsize)
     grid = (triton.cdiv(len(x), 8 * rows),)
-    _relu_kernel[grid](x, y, mask, len(x), ROWS=rows, num_warps=4)
+    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches on the current
+        _relu_kernel[grid](x, y, mask, len(x), ROWS=rows, num_warps=4)
 
 
 def _backward_triton(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
     """Write gx; all flat."""
     rows = _BYTES_A_PROGRAM // (8 * g.itemsize)
     grid = (triton.cdiv(len(g), 8 * rows),)
-    _backward_kernel[grid](g, mask, gx, len(g), GUIDED=guided, ROWS=rows, num_warps=4)
+    with torch.cuda.device_of(g):  # type: ignore[no-untyped-call]
+        _backward_kernel[grid](g, mask, gx, len(g), GUIDED=guided, ROWS=rows, num_warps=4)
 
 
 # A program takes ROWS rows of 8 elements: a row is a byte of the mask. Only the last program can
