@@ -187,9 +187,9 @@ def _occlude_cpu(
     # every single copy, and waiting for each other would cost as much as the copy.
     order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     cover = torch.as_tensor(fill, dtype=out.dtype).expand(images.shape)
-    source = _array(images.permute(order).contiguous())
-    covers = _array(cover.permute(order))
-    target = _array(out.permute(0, *(1 + axis for axis in order)))
+    source = _bits(images.permute(order).contiguous())
+    covers = _bits(cover.permute(order))
+    target = _bits(out.permute(0, *(1 + axis for axis in order)))
     places = [
         (*(() if channels_last else (...,)), slice(top, bottom), slice(left, right))
         for top, left, bottom, right in boxes.to(torch.int64).clamp_min(0).tolist()
@@ -199,7 +199,8 @@ def _occlude_cpu(
         for at in range(first, last):
             image, position = divmod(at, len(places))
             copy, place = target[image, position], places[position]
-            copy[...] = source[image]
+            # `copy[...] = ` is memcpy, a tenth slower than this where memory is fresh, as measured.
+            np.bitwise_or(source[image], 0, out=copy)
             copy[place] = covers[image][place]
 
     threads = min(torch.get_num_threads(), 1 + out.nbytes // BYTES_PER_THREAD)
@@ -211,9 +212,10 @@ def _occlude_cpu(
             list(pool.map(write, cuts[:-1], cuts[1:]))
 
 
-def _array(tensor: Tensor) -> NDArray[Any]:
-    """View a CPU tensor in numpy, which has no bfloat16: there, its bits."""
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+def _bits(tensor: Tensor) -> NDArray[Any]:
+    """View a CPU tensor's values as integers: numpy has no bfloat16."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.itemsize]
+    return tensor.view(integers).numpy()
 
 
 def _occlude_torch(
