@@ -69,6 +69,6 @@ def test_addresses_are_64_bits_wide(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("columns", [False, True])
 def test_every_variant(columns: bool, dtype: torch.dtype, architecture: int) -> None:
-    for k in (1, 2, 9, 16, 63, 64):
-        for count in (0, 1, 8, 100, 256, 600, 1024, 2000, 4000):
+    for k in (1, 9, 64):
+        for count in (0, 9, 256, 1024, 4000):
             compiled(k, count, dtype, architecture, columns)

@@ -118,7 +118,7 @@ def tapped(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 @pytest.mark.parametrize("architecture", offline.ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("layout", [IN_ORDER, CHANNELS_LAST])
-@pytest.mark.parametrize("side", [1, 2, 3, 6, 7, 13, 14, 27, 28, 55, 56, 112, 224, 500])
+@pytest.mark.parametrize("side", [1, 3, 6, 13, 14, 28, 55, 224])
 def test_every_variant(
     side: int, layout: torch.memory_format, dtype: torch.dtype, architecture: int
 ) -> None:
