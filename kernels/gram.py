@@ -72,14 +72,15 @@ def _gram(features: Tensor, center: bool) -> Tensor:
     n, c, _, _ = features.shape
     features = features.detach()
     out = torch.empty((n, c, c), dtype=sum_dtype(features), device=features.device)
-    if not backend.uses_triton(features):
-        lower_gram(features, out, center)
-        mirror(out)
-    elif takes_tensor_cores(features):
-        gram_triton.multiply(features, out, center)
-    else:
-        lower_gram(features, out, center)
-        gram_triton.finish(out.unsqueeze(1), out, pixels=1)
+    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # Triton launches there
+        if not backend.uses_triton(features):
+            lower_gram(features, out, center)
+            mirror(out)
+        elif takes_tensor_cores(features):
+            gram_triton.multiply(features, out, center)
+        else:
+            lower_gram(features, out, center)
+            gram_triton.finish(out.unsqueeze(1), out, pixels=1)
     return out
 
 

@@ -65,11 +65,13 @@ def _gram_loss(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     difference = _empty_difference(features)
     if not backend.uses_triton(features, target):
         return _compare_torch(features, target, difference), difference
-    if takes_tensor_cores(features):
-        sums = gram_triton.multiply(features, difference, target=target)
-    else:
-        lower_gram(features, difference)
-        sums = gram_triton.finish(difference.unsqueeze(1), difference, pixels=1, target=target)
+    with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # Triton launches there
+        if takes_tensor_cores(features):
+            sums = gram_triton.multiply(features, difference, target=target)
+        else:
+            lower_gram(features, difference)
+            one_part = difference.unsqueeze(1)
+            sums = gram_triton.finish(one_part, difference, pixels=1, target=target)
     return sums.sum(1) / c**2, difference
 
 

@@ -14,59 +14,15 @@ channels_last; in crops and the like, where rows do not follow each other, it is
 pixel's row and column (COLLAPSED false).
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from fc7.kernels import backend
 from fc7.kernels.backend import IN_INTERPRETER, tl, triton
+from fc7.kernels.gram_plan import is_aligned, is_collapsed, pairs_of_tiles, plan
 from fc7.kernels.symmetrize import tiles_of_pair
 
 FINISH_TILE = 32  # small tiles, so that the last pass has many programs too
-BYTES_PER_STEP = 128  # of each channel: a line of the cache
-
-
-class Plan(NamedTuple):
-    """How a product is cut up.
-
-    Attributes:
-        tile: channels of a tile's side.
-        step: pixels that a program multiplies at a time.
-        splits: programs that share the pixels of a pair of tiles.
-        pixels_per_split: what each of them takes, a multiple of `step`.
-        warps: of a program.
-        stages: steps in flight.
-    """
-
-    tile: int
-    step: int
-    splits: int
-    pixels_per_split: int
-    warps: int
-    stages: int
-
-
-def plan(
-    images: int, channels: int, pixels: int, itemsize: int, aligned: bool, multiprocessors: int
-) -> Plan:
-    """Choose the tiles for features of `itemsize` bytes each.
-
-    Chosen by counting bytes, registers and blocks; untuned on a GPU. One tile reads the features
-    once, so up to 128 channels memory is the limit. Beyond, tiles of 128 read them half as often as
-    tiles of 64; their 128 x 128 sums take 64 registers of each of 256 threads. What cannot be read
-    and written 128 bits at a time (`aligned` false) needs a register pair for every address, and
-    gets smaller tiles.
-    """
-    tile, warps = (128, 8) if channels > 64 and aligned else (64, 4)
-    step = BYTES_PER_STEP // itemsize if aligned else 32
-    steps = -(-pixels // step)
-    blocks = max(1, images * _pairs(channels, tile))
-    # Two blocks a multiprocessor, but four steps a block: a share is written and read once more.
-    splits = max(1, min(2 * multiprocessors // blocks, steps // 4))
-    steps_per_split = -(-steps // splits)
-    splits = -(-steps // steps_per_split)  # so that no split is left without pixels
-    return Plan(tile, step, splits, steps_per_split * step, warps, stages=3)
 
 
 def multiply(
@@ -90,12 +46,12 @@ def multiply(
         c,
         h * w,
         features.itemsize,
-        _is_aligned(features),
+        is_aligned(features),
         backend.multiprocessors(features.device),
     )
     split = cut.splits > 1
     parts = out.new_empty((n, cut.splits, c, c), dtype=torch.float32) if split else out
-    pairs = _pairs(c, cut.tile)
+    pairs = pairs_of_tiles(c, cut.tile)
     losses = out.new_empty((n, 0 if target is None or split else pairs), dtype=torch.float32)
     if out.numel():
         _product_kernel[(n * cut.splits * pairs,)](
@@ -114,10 +70,12 @@ def multiply(
             TILE=cut.tile,
             STEP=cut.step,
             ONE_TILE=pairs == 1,
-            COLLAPSED=_is_collapsed(features),
+            COLLAPSED=is_collapsed(features),
             SPLIT=split,
             num_warps=cut.warps,
             num_stages=cut.stages,
+            # All there are: left to itself, ptxas spills one or two to fit another block for sm_80.
+            maxnreg=255,
         )
     return finish(parts, out, h * w, target) if split else losses
 
@@ -138,34 +96,13 @@ def finish(parts: Tensor, out: Tensor, pixels: int, target: Tensor | None = None
         As `multiply` does.
     """
     n, splits, c, _ = parts.shape
-    pairs = _pairs(c, FINISH_TILE)
+    pairs = pairs_of_tiles(c, FINISH_TILE)
     losses = parts.new_empty((n, 0 if target is None else pairs))
     if out.numel():
         _finish_kernel[(n * pairs,)](
             parts, out, *_with_strides(target), losses, c, pixels, splits, pairs, TILE=FINISH_TILE
         )
     return losses
-
-
-def _pairs(channels: int, tile: int) -> int:
-    """Return how many tiles lie on the diagonal and below it."""
-    tiles = -(-channels // tile)
-    return tiles * (tiles + 1) // 2
-
-
-def _is_collapsed(features: Tensor) -> bool:
-    """Say whether pixel p of a map lies at p * stride(3)."""
-    _, _, h, w = features.shape
-    return h == 1 or features.stride(2) == w * features.stride(3)
-
-
-def _is_aligned(features: Tensor) -> bool:
-    """Say whether Triton will know that 128 bits can be moved at a time, features and G alike."""
-    stride_n, stride_c, _, stride_w = features.stride()
-    nchw = stride_w == 1 and stride_c % 16 == 0
-    channels_last = stride_c == 1 and stride_w % 16 == 0
-    whole = stride_n % 16 == 0 and features.shape[1] % 16 == 0
-    return _is_collapsed(features) and whole and (nchw or channels_last)
 
 
 def _with_strides(target: Tensor | None) -> tuple[Tensor | None, tuple[int, ...]]:
@@ -301,16 +238,16 @@ def _finish_kernel(
     rows = i * TILE + tl.arange(0, TILE)
     columns = j * TILE + tl.arange(0, TILE)
     inside = (rows < channels)[:, None] & (columns < channels)[None, :]
-    matrix = channels.to(tl.int64) * channels
-    parts += image * splits * matrix + rows.to(tl.int64)[:, None] * channels + columns[None, :]
+    places = rows.to(tl.int64)[:, None] * channels + columns[None, :]
     total = tl.zeros((TILE, TILE), parts.dtype.element_ty)
-    for _ in range(0, splits):
-        total += tl.load(parts, mask=inside, other=0.0)
-        parts += matrix
+    for split in range(0, splits):
+        part = (image * splits + split) * channels * channels
+        total += tl.load(parts + part + places, mask=inside, other=0.0)
+    out += image * channels * channels
     if target is not None:
         target += image * target_strides[0]
         losses += image * pairs + pair
-    _store(total / pixels, out + image * matrix, target, target_strides, losses, i, j, channels)
+    _store(total / pixels, out, target, target_strides, losses, i, j, channels)
 
 
 @triton.jit

@@ -35,8 +35,10 @@ def symmetrize(matrices: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
 @torch.library.custom_op("fc7::symmetrize", mutates_args=())
 def _symmetrize(matrices: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     if backend.uses_triton(matrices, scales):
-        return _symmetrize_triton(matrices, scales, dtype)
-    return (matrices + matrices.mT).mul(scales[:, None, None]).to(dtype).contiguous()
+        with torch.cuda.device_of(matrices):  # type: ignore[no-untyped-call]  # Triton launches there
+            return _symmetrize_triton(matrices, scales, dtype)
+    wide = matrices.to(scales.dtype)
+    return (wide + wide.mT).mul_(scales[:, None, None]).to(dtype).contiguous()
 
 
 @_symmetrize.register_fake

@@ -8,7 +8,7 @@ import torch
 from closeness import assert_within_twice
 from torch import Tensor
 
-from fc7.kernels import gram_torch, gram_triton
+from fc7.kernels import gram_plan, gram_torch, gram_triton
 from fc7.kernels.gram import gram, gram_reference
 from fc7.kernels.symmetrize import symmetrize
 
@@ -108,7 +108,7 @@ def test_every_sum_is_finished(splits: int, device: str, monkeypatch: pytest.Mon
     """Split or not: on a GPU and in the interpreter, a plan of its own."""
     plan = gram_triton.plan
 
-    def fixed(images: int, channels: int, pixels: int, *rest: int) -> gram_triton.Plan:
+    def fixed(images: int, channels: int, pixels: int, *rest: int) -> gram_plan.Plan:
         cut = plan(images, channels, pixels, *rest)
         steps = -(-pixels // cut.step)
         each = -(-steps // splits)

@@ -68,6 +68,16 @@ def test_crop(architecture: int) -> None:
     compile_product(architecture, features, center=True)
 
 
+def test_one_channel_and_one_pixel() -> None:
+    """Triton makes constants of arguments that are 1: these have no methods of a number's."""
+    compile_product(90, meta((1, 1, 1, 1), torch.float32), center=True)
+    target = meta((1, 1, 1), torch.float32)
+    with compiling_for(90) as compiled:
+        gram_triton.finish(meta((1, 1, 1, 1), torch.float32), target, 1, target)
+        _symmetrize_triton(target, meta((1,), torch.float32), torch.float16)
+    assert len(compiled) == 2
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_symmetrize(architecture: int) -> None:
     matrices, scales = meta((32, 512, 512), torch.float32), meta((32,), torch.float32)
@@ -97,7 +107,7 @@ def test_every_variant(
     kind: str, images: int, layout: str, dtype: torch.dtype, architecture: int
 ) -> None:
     # One tile and many, of numbers that divide by 16 and that do not.
-    for c, h in ((3, 13), (64, 28), (65, 28), (128, 28), (256, 13), (512, 28), (511, 28)):
+    for c, h in ((1, 1), (3, 13), (64, 28), (65, 28), (128, 28), (256, 13), (512, 28), (511, 28)):
         features = meta((images, c, h, h), dtype)
         if layout == "channels_last":
             features = meta((images, c, h, h), dtype, CHANNELS_LAST)
@@ -115,7 +125,7 @@ def test_every_variant(
 @pytest.mark.variants
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("c", [3, 65, 512])
+@pytest.mark.parametrize("c", [1, 3, 65, 512])
 def test_every_finish_and_symmetrize(c: int, dtype: torch.dtype, architecture: int) -> None:
     parts, scales = meta((4, 1, c, c), dtype), meta((4,), dtype)
     with compiling_for(architecture) as compiled:

@@ -8,7 +8,7 @@ from closeness import assert_within_twice
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from fc7.kernels import backend, gram_triton
+from fc7.kernels import backend, gram_plan, gram_triton
 from fc7.kernels.gram_loss import gram_loss, gram_loss_reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -68,7 +68,7 @@ def test_targets(kind: str, device: str) -> None:
 def test_split_or_not(splits: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = gram_triton.plan
 
-    def fixed(images: int, channels: int, pixels: int, *rest: Any) -> gram_triton.Plan:
+    def fixed(images: int, channels: int, pixels: int, *rest: Any) -> gram_plan.Plan:
         cut = plan(images, channels, pixels, *rest)
         each = -(-pixels // (splits * cut.step))
         count = -(-pixels // (each * cut.step))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fc7.kernels import backend, gram_triton
+from fc7.kernels import backend, gram_plan
 from fc7.kernels.gram import gram, gram_reference
 from fc7.kernels.gram_loss import gram_loss, gram_loss_reference
 
@@ -55,7 +55,7 @@ def test_any_shape(
 def test_every_pixel_is_multiplied_once(
     images: int, channels: int, pixels: int, itemsize: int, aligned: bool, multiprocessors: int
 ) -> None:
-    cut = gram_triton.plan(images, channels, pixels, itemsize, aligned, multiprocessors)
+    cut = gram_plan.plan(images, channels, pixels, itemsize, aligned, multiprocessors)
     assert cut.pixels_per_split % cut.step == 0
     assert (cut.splits - 1) * cut.pixels_per_split < pixels <= cut.splits * cut.pixels_per_split
     tiles = -(-channels // cut.tile)
