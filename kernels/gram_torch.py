@@ -14,7 +14,7 @@ from torch import Tensor
 from fc7.kernels.linear import linear
 from fc7.kernels.symmetrize import symmetrize
 
-STRIP = 2**18  # numbers; 1 MiB in float32
+STRIP = 2**19  # numbers; 2 MiB in float32
 MIRROR = 32  # channels; a block's lines stay in the first cache while it is transposed
 
 

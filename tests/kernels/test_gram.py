@@ -8,7 +8,7 @@ import torch
 from closeness import assert_within_twice
 from torch import Tensor
 
-from fc7.kernels import gram_plan, gram_torch, gram_triton
+from fc7.kernels import backend, gram_plan, gram_torch, gram_triton
 from fc7.kernels.gram import gram, gram_reference
 from fc7.kernels.symmetrize import symmetrize
 
@@ -118,6 +118,16 @@ def test_every_sum_is_finished(splits: int, device: str, monkeypatch: pytest.Mon
     for dtype in (torch.float16, torch.float32):
         check(draw((2, 70, 9, 23), dtype, device))
         check(draw((2, 70, 9, 23), dtype, device), center=True)
+
+
+def test_a_cpu_adds_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last strip is lower than the others: 3 of 7 rows at a time."""
+    monkeypatch.setattr(gram_torch, "STRIP", 3 * 66 * 5)
+    monkeypatch.setattr(backend, "uses_triton", lambda *tensors: False)
+    for layout in layouts(torch.zeros(1, 1, 1, 1)):
+        features = layouts(draw((2, 66, 7, 5), torch.float32, "cpu"))[layout]
+        check(features)
+        check(features, center=True)
 
 
 def test_a_mean_far_above_the_spread_does_not_cancel(device: str) -> None:
