@@ -9,6 +9,7 @@ On a CPU torch's `max` with positions is not vectorised, but `amax` and numpy's 
 neighbours in memory are.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ from fc7.kernels.spatial_max_triton import LARGEST, spatial_max_triton
 
 _NARROW = (torch.float16, torch.bfloat16)
 _DTYPES = (*_NARROW, torch.float32, torch.float64)
-_CACHED = 1 << 17  # elements that are widened at once on a CPU: 512 KB
+
+# On a CPU. Torch shares out among its threads what has more elements than this, and its `max` with
+# positions whatever it has; the threads then wait for each other, busily, after every pass. So maps
+# are cut into smaller parts, and where there are many, threads of our own take whole images.
+_SHARED = 1 << 15
+_ELEMENTS_A_THREAD = 1 << 22  # worth starting another thread for
 
 
 def spatial_max(activations: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,46 +97,75 @@ _spatial_max.register_autograd(_backward, setup_context=_remember)
 def _spatial_max_torch(activations: Tensor) -> tuple[Tensor, Tensor]:
     if activations.device.type != "cpu":
         values, positions = activations.flatten(2).max(2)
-    elif activations.shape[1] > 1 and activations.stride(1) < activations.stride(3):
-        values, positions = _of_columns(activations)
-    else:
-        values, positions = _of_rows(activations)
-    return values, positions.to(torch.int32)
+        return values, positions.to(torch.int32)
+    columns = activations.shape[1] > 1 and activations.stride(1) < activations.stride(3)
+    work = _of_columns if columns else _of_rows
+    threads = 1 + activations.numel() // _ELEMENTS_A_THREAD
+    threads = min(threads, torch.get_num_threads(), len(activations))
+    if threads == 1:
+        return work(activations)
+    with ThreadPoolExecutor(threads) as pool:
+        return _joined(list(pool.map(work, torch.tensor_split(activations, threads))))
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([values for values, _ in parts]), torch.cat([places for _, places in parts])
 
 
 def _of_columns(activations: Tensor) -> tuple[Tensor, Tensor]:
-    """Where channels are neighbours: the best line of the map, then the best place in that line.
+    """Where channels are neighbours: the best line of each map, then the best place in that line.
 
-    `amax` over the lines reads the map at the memory's speed; `max` with its slow positions sees
-    one element a line, and then one line.
+    `amax` over the lines reads the maps at the memory's speed. What is left for `argmax` is one
+    element a line, and then one line.
     """
-    n, c, _, w = activations.shape
+    n, c, h, w = activations.shape
+    few = max(1, _SHARED // (max(h, w) * c))
+    if n > few:
+        return _joined([_of_columns(images) for images in torch.split(activations, few)])
     maps = activations.permute(0, 2, 3, 1)
-    # The first line that has the maximum, or the first that has a NaN: (N, 1, 1, C).
-    line = maps.amax(2, keepdim=True).max(1, keepdim=True).indices
-    values, column = maps.gather(1, line.expand(n, 1, w, c)).max(2)
-    return values.view(n, c), torch.add(column, line[:, 0], alpha=w).view(n, c)
+    parts = torch.split(maps.flatten(0, 1), max(1, _SHARED // (w * c)))
+    tops = torch.cat([lines.amax(1) for lines in parts])
+    line = _first(tops.view(n, h, c))[:, None]
+    best = maps.gather(1, line[:, None].expand(n, 1, w, c))[:, 0]
+    column = _first(best)[:, None]
+    positions = torch.add(column, line, alpha=w).to(torch.int32)
+    return best.gather(1, column)[:, 0], positions[:, 0]
 
 
 def _of_rows(activations: Tensor) -> tuple[Tensor, Tensor]:
-    """Where positions are neighbours: numpy's argmax, on float32 and float64.
-
-    numpy has no bfloat16 and a slow float16: they are widened, by parts that stay in the cache.
-    """
+    """Where positions are neighbours: numpy's argmax, on a few rows at once if they are widened."""
     n, c, h, w = activations.shape
     rows = activations.reshape(n * c, h * w)
-    positions = torch.empty(n * c, dtype=torch.int64)
-    found = positions.numpy()
     if rows.dtype in _NARROW:
-        at_once = min(n * c, max(1, _CACHED // (h * w)))
-        wide = torch.empty(at_once, h * w)
-        for start in range(0, n * c, at_once):
-            part = rows[start : start + at_once]
-            widened = wide[: len(part)].copy_(part).numpy()
-            widened.argmax(1, out=found[start : start + at_once])
+        few = max(1, _SHARED // (h * w))
+        wide = torch.empty(min(few, n * c), h * w)  # once: fresh memory would cost as much again
+        positions = torch.cat([_first(_copied(part, wide)) for part in torch.split(rows, few)])
     else:
-        rows.numpy().argmax(1, out=found)
-    return rows.gather(1, positions[:, None]).view(n, c), positions.view(n, c)
+        positions = _first(rows)
+    values = rows.gather(1, positions[:, None])
+    return values.view(n, c), positions.view(n, c).to(torch.int32)
+
+
+def _copied(rows: Tensor, wide: Tensor) -> Tensor:
+    """Copy rows into the first of the wide ones, and return those."""
+    wide = wide[: len(rows)]
+    if rows.shape[1] <= _SHARED:
+        return wide.copy_(rows)
+    pieces = (torch.split(of, _SHARED, 1) for of in (wide, rows))
+    for to, piece in zip(*pieces, strict=True):
+        to.copy_(piece)
+    return wide
+
+
+def _first(values: Tensor) -> Tensor:
+    """Return where along axis 1 the maximum or a NaN is first.
+
+    numpy compares neighbours in memory 16 at a time, but knows no bfloat16 and has a slow float16.
+    """
+    wide = values.float() if values.dtype in _NARROW else values
+    return torch.from_numpy(wide.numpy().argmax(1))
 
 
 def spatial_max_reference(
