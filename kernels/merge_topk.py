@@ -23,7 +23,9 @@ from fc7.kernels.backend import tl, triton
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MOST_ROUNDS = 64  # the largest K of the Triton kernel: beyond it a sort is the better choice
 _AT_ONCE = 4096  # candidates that a Triton program holds, 16 a thread
-_CACHED = 1 << 18  # candidates that a CPU looks at together: 1 MB in float32
+# Candidates that a CPU looks at together: they fit a cache, and torch, which would have its threads
+# wait for each other after every pass, shares out no fewer among them.
+_SHARED = 1 << 15
 _NO_ID = np.iinfo(np.int64).max  # where an empty place stands in the order of ids
 
 
@@ -101,33 +103,37 @@ def _merge_topk_torch(
 def _merge_topk_cpu(
     values: Tensor, ids: Tensor, new_values: Tensor, new_ids: Tensor
 ) -> tuple[Tensor, Tensor]:
+    few = max(1, _SHARED // (values.shape[1] + new_values.shape[1]))
+    parts = zip(*(torch.split(of, few) for of in (values, ids, new_values, new_ids)), strict=True)
+    tops, kept = zip(*(_merge_few(*part) for part in parts), strict=True)
+    top, top_ids = torch.from_numpy(np.concatenate(tops)), torch.from_numpy(np.concatenate(kept))
+    return top.to(values.dtype), top_ids
+
+
+def _merge_few(
+    values: Tensor, ids: Tensor, new_values: Tensor, new_ids: Tensor
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     k = values.shape[1]
     if new_values.shape[1] > k:
-        new_values, new_ids = _strongest(new_values, new_ids, k)
+        places = torch.from_numpy(_strongest(new_values, new_ids, k))
+        new_values, new_ids = new_values.gather(1, places), new_ids.gather(1, places)
     few = _widened(torch.cat([values, new_values], 1))
     few_ids = torch.cat([ids, new_ids], 1).numpy()
     best = np.lexsort((_in_order(few_ids), -few), axis=1)[:, :k]
-    merged = torch.from_numpy(np.take_along_axis(few, best, axis=1)).to(values.dtype)
-    return merged, torch.from_numpy(np.take_along_axis(few_ids, best, axis=1))
+    return np.take_along_axis(few, best, axis=1), np.take_along_axis(few_ids, best, axis=1)
 
 
-def _strongest(values: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of (C, M), M > k, and their ids; in any order."""
-    channels, count = values.shape
-    places = np.empty((channels, k), np.int64)
-    at_once = max(1, _CACHED // count)
-    for start in range(0, channels, at_once):
-        block = slice(start, start + at_once)
-        rows = _widened(values[block])
-        threshold = np.partition(rows, count - k, axis=1)[:, count - k, None]
-        keep = rows >= threshold
-        crowded = np.flatnonzero(np.count_nonzero(keep, axis=1) > k)
-        if len(crowded):
-            row_ids = ids[block][torch.from_numpy(crowded)].numpy()
-            keep[crowded] = _smallest_ids(rows[crowded], threshold[crowded], row_ids, k)
-        places[block] = (np.flatnonzero(keep) % count).reshape(-1, k)
-    at = torch.from_numpy(places)
-    return values.gather(1, at), ids.gather(1, at)
+def _strongest(values: Tensor, ids: Tensor, k: int) -> NDArray[np.int64]:
+    """Return the places (C, K) of the K largest of (C, M), M > K, in any order."""
+    count = values.shape[1]
+    rows = _widened(values)
+    threshold = np.partition(rows, count - k, axis=1)[:, count - k, None]
+    keep = rows >= threshold
+    crowded = np.flatnonzero(np.count_nonzero(keep, axis=1) > k)
+    if len(crowded):
+        row_ids = ids.numpy()[crowded]
+        keep[crowded] = _smallest_ids(rows[crowded], threshold[crowded], row_ids, k)
+    return (np.flatnonzero(keep) % count).reshape(-1, k)
 
 
 def _smallest_ids(

@@ -69,7 +69,8 @@ class TopPatches:
         """Return the top k of one part: values (C, k) and ids (C, k), row * positions + place."""
         if len(rows) == 0:
             return _as_state(*empty_topk(arrays[self.inputs[0]].shape[1], self._k))
-        columns = torch.tensor(arrays[self.inputs[0]]).T  # a copy: what is stored is read-only
+        # A copy, for what is stored is read-only.
+        columns = torch.from_numpy(np.array(arrays[self.inputs[0]])).T
         # Numbers within the part stand for ids, which most candidates then never need.
         numbers = torch.arange(len(rows)).expand(columns.shape)
         top = empty_topk(len(columns), self._k, columns.dtype)
