@@ -81,7 +81,6 @@ def _outputs(activations: Tensor) -> tuple[Tensor, Tensor]:
 def _remember(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
     ctx.shape = inputs[0].shape
     ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, gradient: Tensor, _: Tensor) -> Tensor:

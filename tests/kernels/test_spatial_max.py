@@ -1,5 +1,6 @@
 """spatial_max against a loop over every element: exact, for it copies values and never computes."""
 
+import importlib
 import mmap
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,22 @@ def test_maps_larger_than_a_tile(
         assert positions[1].tolist() == [place, place]
         assert values[1, 0] == 100
         assert values[1, 1].isnan()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_cpus_parts_and_threads(
+    dtype: torch.dtype, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where maps are large, but with small ones: every map is cut, and images among threads."""
+    module = importlib.import_module("fc7.kernels.spatial_max")  # not the function of that name
+    monkeypatch.setattr(module, "_ELEMENTS_A_THREAD", 100)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for shared in (7, 60, 500):
+        monkeypatch.setattr(module, "_SHARED", shared)
+        for activations in (draw_special((5, 4, 6, 8), "cpu"), draw((5, 4, 6, 8), "cpu")):
+            check(activations.to(dtype).to(memory_format=layout))
+            check(activations.to(dtype).to(memory_format=layout)[:, :, 1:, ::2])
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3, 3), (2, 0, 3, 3)])
