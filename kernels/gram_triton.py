@@ -20,7 +20,7 @@ from torch import Tensor
 from fc7.kernels import backend
 from fc7.kernels.backend import IN_INTERPRETER, tl, triton
 from fc7.kernels.gram_plan import is_aligned, is_collapsed, pairs_of_tiles, plan
-from fc7.kernels.symmetrize import tiles_of_pair
+from fc7.kernels.symmetrize import ALL_REGISTERS, tiles_of_pair
 
 FINISH_TILE = 32  # small tiles, so that the last pass has many programs too
 
@@ -74,8 +74,7 @@ def multiply(
             SPLIT=split,
             num_warps=cut.warps,
             num_stages=cut.stages,
-            # All there are: left to itself, ptxas spills one or two to fit another block for sm_80.
-            maxnreg=255,
+            maxnreg=ALL_REGISTERS,
         )
     return finish(parts, out, h * w, target) if split else losses
 
@@ -100,7 +99,16 @@ def finish(parts: Tensor, out: Tensor, pixels: int, target: Tensor | None = None
     losses = parts.new_empty((n, 0 if target is None else pairs))
     if out.numel():
         _finish_kernel[(n * pairs,)](
-            parts, out, *_with_strides(target), losses, c, pixels, splits, pairs, TILE=FINISH_TILE
+            parts,
+            out,
+            *_with_strides(target),
+            losses,
+            c,
+            pixels,
+            splits,
+            pairs,
+            TILE=FINISH_TILE,
+            maxnreg=ALL_REGISTERS,
         )
     return losses
 
