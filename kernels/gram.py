@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.kernels import backend, gram_triton
-from fc7.kernels.gram_torch import lower_gram, mirror, weighted_times
+from fc7.kernels.gram_torch import lower_gram, weighted_times, whole_gram
 
 
 def gram(features: Tensor, center: bool = False) -> Tensor:
@@ -74,8 +74,7 @@ def _gram(features: Tensor, center: bool) -> Tensor:
     out = torch.empty((n, c, c), dtype=sum_dtype(features), device=features.device)
     with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # Triton launches there
         if not backend.uses_triton(features):
-            lower_gram(features, out, center)
-            mirror(out)
+            whole_gram(features, out, center)
         elif takes_tensor_cores(features):
             gram_triton.multiply(features, out, center)
         else:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fc7.kernels import backend, gram_triton
 from fc7.kernels.gram import check, gram_reference, sum_dtype, takes_tensor_cores
-from fc7.kernels.gram_torch import lower_gram, mirror, times, weighted_times
+from fc7.kernels.gram_torch import lower_gram, mirror_in_place, times, weighted_times
 from fc7.kernels.symmetrize import symmetrize
 
 ROWS = 64  # of a matrix that are compared at a time on a CPU
@@ -134,7 +134,7 @@ def _compare_torch(features: Tensor, target: Tensor, difference: Tensor) -> Tens
         matrix = difference[image].to(losses.dtype)  # itself, if that is its dtype
         # Widened first, so that a CPU does not round G to bf16 before the subtraction.
         lower_gram(features[image : image + 1].to(matrix.dtype), matrix[None])
-        mirror(matrix[None])
+        mirror_in_place(matrix[None])
         total = losses.new_zeros(())
         for top in range(0, c, ROWS):
             rows = slice(top, top + ROWS)

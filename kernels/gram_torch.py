@@ -1,12 +1,17 @@
-"""The products of a Gram matrix and of its gradient, by torch: cuBLAS on a GPU, oneDNN on a CPU.
+"""A Gram matrix's products, and its gradient's, by torch: cuBLAS on a GPU, else MKL or oneDNN.
 
 On a CPU the lower triangle is made block by block: the rows from `top` to `bottom` meet only the
-channels up to `bottom`, which is little more than half of the products. What oneDNN cannot take as
-it lies (channels_last, crops, fp16) or what must change first (centring) goes through a buffer of
-one strip of rows of the image, small enough to stay in the cache.
+channels up to `bottom`, which is little more than half of the products.
+
+Who multiplies depends on the processor. MKL takes either layout as it lies, and is the faster one
+up to AVX2; beyond, it leaves the wider registers of other makers' processors idle, and oneDNN does
+not. What neither can take as it lies (crops, fp16; for oneDNN channels_last too) or what must
+change first (centring) goes through a buffer of one strip of rows of the image, small enough to
+stay in the cache.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,20 +21,43 @@ from fc7.kernels.symmetrize import symmetrize
 
 STRIP = 2**19  # numbers; 2 MiB in float32
 MIRROR = 32  # channels; a block's lines stay in the first cache while it is transposed
+PADDING = 16  # numbers; lines that lie a power of two apart share few places of the cache
 
 
-def lower_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
-    """Fill the lower triangle of `out`, at least, with F F^T / (H W).
+def whole_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
+    """Fill `out` with F F^T / (H W), equal to its transpose bit for bit.
 
     Args:
         features: (N, C, H, W).
         out: (N, C, C), float64 for features of float64, else float32.
         center: subtract each channel's mean first.
     """
+    _, c, h, w = features.shape
+    if features.device.type != "cpu":
+        lower_gram(features, out, center)
+        mirror_in_place(out)
+        return
+    flat = _for_mkl(features, out, center)
+    if flat is not None and _block(flat) >= c:
+        # Nothing is saved: let MKL share the images out among its threads.
+        mirror(torch.baddbmm(out, flat, flat.mT, beta=0, alpha=1 / (h * w)), out)
+        return
+    lower = out.new_empty(1, c, c + PADDING)[:, :, :c]
+    for image, matrix in zip(features, out, strict=True):
+        lower_gram(image[None], lower, center)
+        mirror(lower, matrix[None])
+
+
+def lower_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
+    """Do as `whole_gram`, but what is above the diagonal does not count."""
     n, c, h, w = features.shape
     if features.device.type == "cpu":
-        for image, matrix in zip(features, out.zero_(), strict=True):
-            _lower_gram(image, matrix, center)
+        flat = _for_mkl(features, out, center)
+        for image in range(n):
+            if flat is not None:
+                _lower_gram_by_mkl(flat[image], out[image], _block(flat))
+            else:
+                _lower_gram_by_onednn(features[image], out[image].zero_(), center)
         return
     flat = features.reshape(n, c, h * w).to(out.dtype)
     if center:
@@ -37,13 +65,20 @@ def lower_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
     torch.baddbmm(out, flat, flat.mT, beta=0, alpha=1 / (h * w), out=out)
 
 
-def mirror(matrices: Tensor) -> None:
-    """Copy the lower triangle of each matrix, (N, C, C), onto its upper one."""
+def mirror(lower: Tensor, out: Tensor) -> None:
+    """Fill matrices, (N, C, C), from the lower triangles of others that lie elsewhere."""
+    c = lower.shape[-1]
+    above = torch.ones(c, c, dtype=torch.bool, device=lower.device).triu_(1)
+    torch.where(above, lower.mT, lower, out=out)
+
+
+def mirror_in_place(matrices: Tensor) -> None:
+    """Copy the lower triangle of each matrix, (N, C, C), onto its upper one; slow on a CPU."""
     for top in range(0, matrices.shape[1], MIRROR):
         rows = slice(top, top + MIRROR)
         matrices[:, :top, rows] = matrices[:, rows, :top].mT
         corner = matrices[:, rows, rows]
-        corner.copy_(corner.tril() + corner.tril(-1).mT)
+        mirror(corner.clone(), corner)
 
 
 def times(symmetric: Tensor, features: Tensor) -> Tensor:
@@ -86,7 +121,35 @@ def _bmm(left: Tensor, right: Tensor) -> Tensor:
     return torch.bmm(left, right)
 
 
-def _lower_gram(image: Tensor, matrix: Tensor, center: bool) -> None:
+def _for_mkl(features: Tensor, out: Tensor, center: bool) -> Tensor | None:
+    """View features as (N, C, P), where MKL is to multiply them as they lie; else None."""
+    one_axis = features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
+    if not _mkl_leads() or not one_axis or center or features.dtype != out.dtype:
+        return None
+    return features.flatten(2)
+
+
+@cache
+def _mkl_leads() -> bool:
+    available = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+    return available and torch.backends.cpu.get_cpu_capability() != "AVX512"
+
+
+def _block(flat: Tensor) -> int:
+    """Return how many channels MKL takes at a time: more where pixels are not neighbours."""
+    return max(64 if flat.stride(2) == 1 else 128, flat.shape[1] // 4)
+
+
+def _lower_gram_by_mkl(image: Tensor, matrix: Tensor, block: int) -> None:
+    """Fill the lower blocks of a matrix, (C, C), with F F^T / P, for an image, (C, P)."""
+    c, pixels = image.shape
+    for top in range(0, c, block):
+        bottom = min(top + block, c)
+        part = matrix[top:bottom, :bottom]
+        part.addmm_(image[top:bottom], image[:bottom].T, beta=0, alpha=1 / pixels)
+
+
+def _lower_gram_by_onednn(image: Tensor, matrix: Tensor, center: bool) -> None:
     """Add F F^T / (H W) to the lower blocks of a matrix, (C, C), for an image, (C, H, W)."""
     c, h, w = image.shape
     block = max(64, c // 4)

@@ -123,11 +123,23 @@ def test_every_sum_is_finished(splits: int, device: str, monkeypatch: pytest.Mon
 def test_a_cpu_adds_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last strip is lower than the others: 3 of 7 rows at a time."""
     monkeypatch.setattr(gram_torch, "STRIP", 3 * 66 * 5)
+    monkeypatch.setattr(gram_torch, "_mkl_leads", lambda: False)
     monkeypatch.setattr(backend, "uses_triton", lambda *tensors: False)
     for layout in layouts(torch.zeros(1, 1, 1, 1)):
         features = layouts(draw((2, 66, 7, 5), torch.float32, "cpu"))[layout]
         check(features)
         check(features, center=True)
+
+
+@pytest.mark.parametrize("mkl_leads", [True, False])
+@pytest.mark.parametrize("c", [1, 63, 65, 130, 300])
+def test_a_cpu_has_two_libraries(c: int, mkl_leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one block of channels, and with several, the last one smaller."""
+    monkeypatch.setattr(gram_torch, "_mkl_leads", lambda: mkl_leads)
+    monkeypatch.setattr(backend, "uses_triton", lambda *tensors: False)
+    for dtype in DTYPES:
+        for features in layouts(draw((2, c, 5, 7), dtype, "cpu")).values():
+            check(features)
 
 
 def test_a_mean_far_above_the_spread_does_not_cancel(device: str) -> None:
@@ -255,10 +267,11 @@ def test_symmetrize(c: int, dtype: torch.dtype, device: str) -> None:
 
 
 def test_mirror_takes_the_lower_triangle() -> None:
-    matrices = torch.randn(2, 77, 77)
-    expected = matrices.tril() + matrices.tril(-1).mT
-    gram_torch.mirror(matrices)
-    assert torch.equal(matrices, expected)
+    matrices, found = torch.randn(2, 77, 77), torch.empty(2, 77, 77)
+    gram_torch.mirror(matrices, found)
+    assert torch.equal(found, matrices.tril() + matrices.tril(-1).mT)
+    gram_torch.mirror_in_place(matrices)
+    assert torch.equal(found, matrices)
 
 
 @pytest.mark.parametrize(
