@@ -16,8 +16,7 @@ order in which x lies in memory, so that every tensor is read and written as one
 gradient that arrives in another order is brought to that order first.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -38,10 +37,9 @@ _INTEGERS = {
     torch.float64: torch.int64,
 }
 
-# On a CPU, how many elements all passes go through before the next ones follow: so many as torch
-# computes on the calling thread, or, where it has but one thread, as suit the cache.
-_ELEMENTS_ALONE, _ELEMENTS_CACHED = 1 << 15, 1 << 18
-_ELEMENTS_A_THREAD = 1 << 20  # worth starting another thread for
+# On a CPU, how many elements for each of torch's threads all passes go through before the next ones
+# follow: as many as a cache holds; with fewer, the threads would mostly wait for each other.
+_ELEMENTS_A_THREAD = 1 << 18
 
 # On a GPU, the bytes of x that a program of 128 threads takes: four 128-bit loads a thread.
 # Chosen for bytes in flight; untuned on a GPU.
@@ -175,13 +173,10 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _relu_torch(x: Tensor, y: Tensor, mask: Tensor) -> None:
     """Write y and a mask of one byte an element, 0 or 1; all flat."""
-
-    def write(x: Tensor, y: Tensor, bits: Tensor, kept: Tensor) -> None:
-        for x_, y_, bits_, kept_ in _chunks(x, y, bits, kept):
-            torch.threshold(x_, 0, 0, out=y_)
-            kept_.copy_(bits_)  # +0 is all zeros in bits, and nothing that passed is
-
-    _share(write, x, y, y.view(_INTEGERS[y.dtype]), mask.view(torch.bool))
+    bits = y.view(_INTEGERS[y.dtype])
+    for x_, y_, bits_, kept_ in _chunks(x, y, bits, mask.view(torch.bool)):
+        torch.threshold(x_, 0, 0, out=y_)
+        kept_.copy_(bits_)  # +0 is all zeros in bits, and nothing that passed is
 
 
 def _backward_torch(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
@@ -191,46 +186,21 @@ def _backward_torch(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
     take ten times as long as all these passes over a chunk in the cache. The product is one of
     integers, for a blocked infinity times 0.0 would be NaN.
     """
-
-    def write(g: Tensor, mask: Tensor, gx: Tensor) -> None:
-        scratch = g.new_empty(0)
-        for g_, mask_, gx_ in _chunks(g, mask, gx):
-            if len(scratch) != len(g_):  # the first chunk, or a shorter last one
-                scratch = torch.empty_like(g_)
-            scratch.copy_(mask_)
-            if guided:
-                torch.mul(g_, scratch, out=scratch)
-                torch.threshold(scratch.view(gx.dtype), 0, 0, out=gx_)
-            else:
-                torch.mul(g_, scratch, out=gx_.view(g.dtype))
-
-    _share(write, g.view(_INTEGERS[g.dtype]), mask, gx)
-
-
-def _share(write: Callable[..., None], *tensors: Tensor) -> None:
-    """Call `write` on parts of flat tensors that lie on a CPU, each part on a thread of its own.
-
-    Torch would share out every pass over every chunk, and its threads would wait for each other
-    after each: next to other busy threads that took ten times as long.
-    """
-    size = len(tensors[0])
-    threads = min(torch.get_num_threads(), 1 + size // _ELEMENTS_A_THREAD)
-    if threads == 1 or tensors[0].device.type != "cpu":
-        write(*tensors)
-        return
-
-    def write_part(*part: Tensor) -> None:
-        with torch.inference_mode():  # which threads do not inherit, and tensors may be made in
-            write(*part)
-
-    with ThreadPoolExecutor(threads) as pool:
-        part = -(-size // threads)
-        list(pool.map(write_part, *(torch.split(tensor, part) for tensor in tensors)))
+    scratch = g.new_empty(0, dtype=_INTEGERS[g.dtype])
+    for g_, mask_, gx_ in _chunks(g.view(scratch.dtype), mask, gx):
+        if len(scratch) != len(g_):  # the first chunk, or a shorter last one
+            scratch = torch.empty_like(g_)
+        scratch.copy_(mask_)
+        if guided:
+            torch.mul(g_, scratch, out=scratch)
+            torch.threshold(scratch.view(gx.dtype), 0, 0, out=gx_)
+        else:
+            torch.mul(g_, scratch, out=gx_.view(g_.dtype))
 
 
 def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield the same part of each flat tensor, part by part."""
-    size = _ELEMENTS_CACHED if torch.get_num_threads() == 1 else _ELEMENTS_ALONE
+    size = _ELEMENTS_A_THREAD * torch.get_num_threads()
     if len(tensors[0]) <= size or tensors[0].device.type != "cpu":
         yield tensors
     else:

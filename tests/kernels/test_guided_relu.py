@@ -88,16 +88,13 @@ def test_several_programs(beyond: int, dtype: torch.dtype, rule: Rule, device: s
 @pytest.mark.parametrize("rule", ["guided", "plain"])
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("size", [1, 64, 65, 123, 128, 130])
-@pytest.mark.parametrize("threads", [1, 4])
-def test_threads_share_the_chunks(
-    threads: int, size: int, dtype: torch.dtype, rule: Rule, monkeypatch: pytest.MonkeyPatch
+def test_chunk_follows_chunk(
+    size: int, dtype: torch.dtype, rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if backend.INTERPRETED:
         pytest.skip("chunks are the torch path's")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(module, "_ELEMENTS_A_THREAD", 30)
-    monkeypatch.setattr(module, "_ELEMENTS_ALONE", 16)
-    monkeypatch.setattr(module, "_ELEMENTS_CACHED", 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(module, "_ELEMENTS_A_THREAD", 32)
     x, g = randn(size, dtype=dtype), randn(size, seed=1, dtype=dtype)
     assert_is_the_definition(x, g, rule)
     with torch.inference_mode():
@@ -108,10 +105,10 @@ def test_threads_share_the_chunks(
     assert_same(gx, expected[1])
 
 
-def test_large_enough_for_several_threads() -> None:
+def test_large_enough_for_several_chunks() -> None:
     if backend.INTERPRETED:
-        pytest.skip("threads are the torch path's")
-    size = 2 * module._ELEMENTS_A_THREAD + module._ELEMENTS_ALONE + 5
+        pytest.skip("chunks are the torch path's")
+    size = 2 * module._ELEMENTS_A_THREAD * torch.get_num_threads() + 5
     x, g = randn(size), randn(size, seed=1)
     y, gx = through(x, g, "guided")
     assert torch.equal(y, x.relu())
