@@ -5,8 +5,8 @@
 with p = y * W + x. This is what a maximal patch is made of: one value and one place for each image
 and channel, instead of the whole map.
 
-On a CPU torch's `max` with positions is not vectorised, but `amax` and numpy's `argmax` of
-neighbours in memory are.
+On a CPU torch's `max` with positions is not vectorised, but numpy's `max`, and its `argmax` of
+neighbours in memory, are.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -116,21 +116,28 @@ def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def _of_columns(activations: Tensor) -> tuple[Tensor, Tensor]:
     """Where channels are neighbours: the best line of each map, then the best place in that line.
 
-    `amax` over the lines reads the maps at the memory's speed. What is left for `argmax` is one
-    element a line, and then one line.
+    The maximum over each line reads an image at the memory's speed. What is left for `argmax` is
+    one element a line, and then one line, fetched while the image is still in the cache.
     """
     n, c, h, w = activations.shape
-    few = max(1, _SHARED // (max(h, w) * c))
-    if n > few:
-        return _joined([_of_columns(images) for images in torch.split(activations, few)])
     maps = activations.permute(0, 2, 3, 1)
-    parts = torch.split(maps.flatten(0, 1), max(1, _SHARED // (w * c)))
-    tops = torch.cat([lines.amax(1) for lines in parts])
-    line = _first(tops.view(n, h, c))[:, None]
-    best = maps.gather(1, line[:, None].expand(n, 1, w, c))[:, 0]
-    column = _first(best)[:, None]
-    positions = torch.add(column, line, alpha=w).to(torch.int32)
-    return best.gather(1, column)[:, 0], positions[:, 0]
+    as_is = maps.is_contiguous() and maps.dtype not in _NARROW
+    wide = None if as_is else torch.empty((h, w, c), dtype=_widened(maps.dtype))
+    values = torch.empty((n, c), dtype=_widened(maps.dtype))
+    positions = torch.empty((n, c), dtype=torch.int32)
+    first = np.arange(w * c).reshape(w, c)  # where each element of a line is, in the first line
+    places, best = np.empty_like(first), torch.empty((w, c), dtype=values.dtype).numpy()
+    for image, value, position in zip(maps, values.numpy(), positions.numpy(), strict=True):
+        lines = (image if wide is None else _copied(image.flatten(0, 1), wide.view(-1, c))).numpy()
+        lines = lines.reshape(h, w, c)
+        line = lines.max(1).argmax(0)
+        np.add(first, line * (w * c), out=places)
+        # Clipped, numpy need not ask of every place whether it exists.
+        lines.reshape(-1).take(places, out=best, mode="clip")
+        column = best.argmax(0)
+        value[:] = best[column, np.arange(c)]
+        position[:] = line * w + column
+    return values.to(activations.dtype), positions
 
 
 def _of_rows(activations: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,24 +154,26 @@ def _of_rows(activations: Tensor) -> tuple[Tensor, Tensor]:
     return values.view(n, c), positions.view(n, c).to(torch.int32)
 
 
+def _widened(dtype: torch.dtype) -> torch.dtype:
+    """Return what numpy compares fast: it knows no bfloat16, and its float16 is slow."""
+    return torch.float32 if dtype in _NARROW else dtype
+
+
 def _copied(rows: Tensor, wide: Tensor) -> Tensor:
-    """Copy rows into the first of the wide ones, and return those."""
+    """Copy rows into the first of the wide ones, a few at a time, and return those."""
     wide = wide[: len(rows)]
-    if rows.shape[1] <= _SHARED:
-        return wide.copy_(rows)
-    pieces = (torch.split(of, _SHARED, 1) for of in (wide, rows))
-    for to, piece in zip(*pieces, strict=True):
-        to.copy_(piece)
+    few = max(1, _SHARED // max(1, rows.shape[1]))
+    for to, part in zip(torch.split(wide, few), torch.split(rows, few), strict=True):
+        for piece, source in zip(
+            torch.split(to, _SHARED, 1), torch.split(part, _SHARED, 1), strict=True
+        ):
+            piece.copy_(source)
     return wide
 
 
 def _first(values: Tensor) -> Tensor:
-    """Return where along axis 1 the maximum or a NaN is first.
-
-    numpy compares neighbours in memory 16 at a time, but knows no bfloat16 and has a slow float16.
-    """
-    wide = values.float() if values.dtype in _NARROW else values
-    return torch.from_numpy(wide.numpy().argmax(1))
+    """Return where along axis 1 the maximum or a NaN is first."""
+    return torch.from_numpy(values.numpy().argmax(1))
 
 
 def spatial_max_reference(
