@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "ALL_REGISTERS",
     "HAS_TRITON",
     "INTERPRETED",
     "IN_INTERPRETER",
@@ -38,6 +39,9 @@ else:
 
 INTERPRETED = HAS_TRITON and os.environ.get("TRITON_INTERPRET", "0") == "1"
 OLDEST_CAPABILITY = (8, 0)  # sm_80: asynchronous copies, and bf16 and tf32 on tensor cores
+
+# Of a thread: left to itself, ptxas spills one or two to fit another block on a multiprocessor.
+ALL_REGISTERS = 255
 
 # The same as a Triton constant: numpy, which the interpreter computes with, has no bf16, so a
 # kernel widens what it loads before it computes.

@@ -20,7 +20,7 @@ from torch import Tensor
 from fc7.kernels import backend
 from fc7.kernels.backend import IN_INTERPRETER, tl, triton
 from fc7.kernels.gram_plan import is_aligned, is_collapsed, pairs_of_tiles, plan
-from fc7.kernels.symmetrize import ALL_REGISTERS, tiles_of_pair
+from fc7.kernels.symmetrize import tiles_of_pair
 
 FINISH_TILE = 32  # small tiles, so that the last pass has many programs too
 
@@ -74,7 +74,7 @@ def multiply(
             SPLIT=split,
             num_warps=cut.warps,
             num_stages=cut.stages,
-            maxnreg=ALL_REGISTERS,
+            maxnreg=backend.ALL_REGISTERS,
         )
     return finish(parts, out, h * w, target) if split else losses
 
@@ -108,7 +108,7 @@ def finish(parts: Tensor, out: Tensor, pixels: int, target: Tensor | None = None
             splits,
             pairs,
             TILE=FINISH_TILE,
-            maxnreg=ALL_REGISTERS,
+            maxnreg=backend.ALL_REGISTERS,
         )
     return losses
 

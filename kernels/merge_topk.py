@@ -180,6 +180,7 @@ def _merge_topk_triton(
             *(*values.stride(), *ids.stride(), *new_values.stride(), *new_ids.stride()),
             BLOCK=block,
             num_warps=min(8, max(1, block // 256)),
+            maxnreg=backend.ALL_REGISTERS,
         )
         values, ids = merged, merged_ids
     return values, ids

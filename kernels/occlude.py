@@ -263,6 +263,7 @@ def _occlude_triton(
             W=w,
             BLOCK=block,
             num_warps=4,
+            maxnreg=backend.ALL_REGISTERS,
         )
 
 

@@ -15,8 +15,6 @@ from fc7.kernels import backend
 from fc7.kernels.backend import tl, triton
 
 TILE = 32
-# Of a thread: left to itself, ptxas spills one or two to fit another block on a multiprocessor.
-ALL_REGISTERS = 255
 
 
 def symmetrize(matrices: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
@@ -68,7 +66,7 @@ def _symmetrize_triton(matrices: Tensor, scales: Tensor, dtype: torch.dtype) -> 
     pairs = tiles * (tiles + 1) // 2
     if out.numel():
         _symmetrize_kernel[(n * pairs,)](
-            matrices, matrices.stride(), scales, out, c, pairs, TILE, maxnreg=ALL_REGISTERS
+            matrices, matrices.stride(), scales, out, c, pairs, TILE, maxnreg=backend.ALL_REGISTERS
         )
     return out
 
