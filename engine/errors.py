@@ -5,6 +5,7 @@ Fc7Error
 ├── BadImage           one row's image cannot be used; its row stays, with this status
 ├── ModelError         the network or its weights cannot be loaded
 │   └── LayerError     no such layer; names the ones there are
+├── OptionError        what was asked for is out of range
 └── StoreError         a run cannot be read, written or continued
     └── FingerprintError   the job differs from the one on disk; names what changed
 
@@ -33,6 +34,10 @@ class ModelError(Fc7Error):
 
 class LayerError(ModelError):
     """The network has no layer of that name."""
+
+
+class OptionError(Fc7Error):
+    """What was asked for is out of range, or does not go together."""
 
 
 class StoreError(Fc7Error):

@@ -122,21 +122,26 @@ def _of_columns(activations: Tensor) -> tuple[Tensor, Tensor]:
     n, c, h, w = activations.shape
     maps = activations.permute(0, 2, 3, 1)
     as_is = maps.is_contiguous() and maps.dtype not in _NARROW
-    wide = None if as_is else torch.empty((h, w, c), dtype=_widened(maps.dtype))
+    wide = None if as_is else torch.empty((h * w, c), dtype=_widened(maps.dtype))
+    images = (
+        maps.numpy()
+        if wide is None
+        else (_copied(image.flatten(0, 1), wide).numpy() for image in maps)
+    )
     values = torch.empty((n, c), dtype=_widened(maps.dtype))
     positions = torch.empty((n, c), dtype=torch.int32)
-    first = np.arange(w * c).reshape(w, c)  # where each element of a line is, in the first line
-    places, best = np.empty_like(first), torch.empty((w, c), dtype=values.dtype).numpy()
-    for image, value, position in zip(maps, values.numpy(), positions.numpy(), strict=True):
-        lines = (image if wide is None else _copied(image.flatten(0, 1), wide.view(-1, c))).numpy()
-        lines = lines.reshape(h, w, c)
+    value, position, channel = values.numpy(), positions.numpy(), np.arange(c)
+    first = np.arange(w * c).reshape(w, c)  # where each element of the first line is
+    places, best = np.empty_like(first), np.empty((w, c), dtype=value.dtype)
+    for number, image in enumerate(images):
+        lines = image.reshape(h, w, c)
         line = lines.max(1).argmax(0)
         np.add(first, line * (w * c), out=places)
         # Clipped, numpy need not ask of every place whether it exists.
         lines.reshape(-1).take(places, out=best, mode="clip")
         column = best.argmax(0)
-        value[:] = best[column, np.arange(c)]
-        position[:] = line * w + column
+        value[number] = best[column, channel]
+        position[number] = line * w + column
     return values.to(activations.dtype), positions
 
 
