@@ -19,6 +19,7 @@ from torch import Tensor
 from fc7.kernels.linear import linear
 from fc7.kernels.symmetrize import symmetrize
 
+BLOCK = 128  # channels that MKL takes at least: fewer cost as much as the products they save
 STRIP = 2**19  # numbers; 2 MiB in float32
 MIRROR = 32  # channels; a block's lines stay in the first cache while it is transposed
 PADDING = 16  # numbers; lines that lie a power of two apart share few places of the cache
@@ -38,8 +39,8 @@ def whole_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
         mirror_in_place(out)
         return
     flat = _for_mkl(features, out, center)
-    if flat is not None and _block(flat) >= c:
-        # Nothing is saved: let MKL share the images out among its threads.
+    if flat is not None and c <= BLOCK:
+        # Less than one block: let MKL share the images out among its threads.
         mirror(torch.baddbmm(out, flat, flat.mT, beta=0, alpha=1 / (h * w)), out)
         return
     lower = out.new_empty(1, c, c + PADDING)[:, :, :c]
@@ -55,7 +56,7 @@ def lower_gram(features: Tensor, out: Tensor, center: bool = False) -> None:
         flat = _for_mkl(features, out, center)
         for image in range(n):
             if flat is not None:
-                _lower_gram_by_mkl(flat[image], out[image], _block(flat))
+                _lower_gram_by_mkl(flat[image], out[image])
             else:
                 _lower_gram_by_onednn(features[image], out[image].zero_(), center)
         return
@@ -135,14 +136,10 @@ def _mkl_leads() -> bool:
     return available and torch.backends.cpu.get_cpu_capability() != "AVX512"
 
 
-def _block(flat: Tensor) -> int:
-    """Return how many channels MKL takes at a time: more where pixels are not neighbours."""
-    return max(64 if flat.stride(2) == 1 else 128, flat.shape[1] // 4)
-
-
-def _lower_gram_by_mkl(image: Tensor, matrix: Tensor, block: int) -> None:
+def _lower_gram_by_mkl(image: Tensor, matrix: Tensor) -> None:
     """Fill the lower blocks of a matrix, (C, C), with F F^T / P, for an image, (C, P)."""
     c, pixels = image.shape
+    block = max(BLOCK, c // 4)
     for top in range(0, c, block):
         bottom = min(top + block, c)
         part = matrix[top:bottom, :bottom]
