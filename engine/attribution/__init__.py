@@ -1,0 +1,1 @@
+"""Attribution: which pixels an answer depends on."""

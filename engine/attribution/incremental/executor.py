@@ -1,0 +1,267 @@
+"""Runs a plan: covers images at every position and says by how much the output changes.
+
+Bands go one after the other through the part of the network that works on maps. What comes out of
+it, pooled features or the last maps, is collected for many positions, which then go through the
+linear layers together: their weights are read once for all.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fc7.engine.attribution.incremental.base import Base
+from fc7.engine.attribution.incremental.calls import Call, Rule
+from fc7.engine.attribution.incremental.layout import copies, exact, views
+from fc7.engine.attribution.incremental.plan import Plan
+from fc7.engine.attribution.incremental.rules import rule_for
+from fc7.engine.attribution.incremental.spans import whole
+from fc7.engine.attribution.incremental.windows import Windows, pairs, pairs_of_map
+from fc7.engine.attribution.tracing import ops as o
+from fc7.engine.attribution.tracing.ops import Op
+from fc7.kernels import linear
+
+_POSITIONS_TOGETHER = 1024
+_BYTES_TOGETHER = 2**28  # of collected maps
+# Above this share of a map, windows are not worth the pixel by pixel product.
+_MOST_OF_MAP = 0.7
+
+
+class Executor:
+    """A plan, ready to run on any number of images."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        graph = plan.graph
+        self._front = [op for op in graph.ops[1:] if op not in plan.behind]
+        self._back = [op for op in graph.ops if op in plan.behind]
+        self._rules = {
+            op: rule_for(op, plan.layouts[op], [plan.layouts[source] for source in op.inputs])
+            for op in self._front
+            if op not in plan.in_full
+        }
+        readers = {op: source for op in self._back for source in op.inputs}
+        collected = dict.fromkeys(s for s in readers.values() if s not in plan.behind)
+        self._collected = list(collected) or [graph.output]
+        self._last = _last_readers(self._front)
+        self._kept, self._bounds = _needed(plan)
+        self._back_rules = cache(self._make_back_rules)
+        self._spread = {
+            op: copies(plan.layouts[op], np.arange(plan.positions), _zeros(plan), op.grid[1])
+            for op in graph.ops
+            if op not in plan.in_full
+        }
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes that one image's windows take in the layer where they are largest."""
+        plan = self.plan
+        return max(
+            4 * op.channels * int(plan.rows[op].lengths.max()) * layout.spans.total
+            for op, layout in plan.layouts.items()
+        )
+
+    def base(self, images: Tensor) -> Base:
+        """Run the undisturbed images, (N, 3, H, W)."""
+        return Base(self.plan.graph, images, self._kept, self._bounds)
+
+    def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
+        """Yield the logits' change for some rows of positions, from the top to the bottom.
+
+        Args:
+            base: the undisturbed images.
+            fill: (3,), what covers.
+            bands: the rows of positions.
+
+        Returns:
+            (N, rows, columns, classes) each time; all of them together are `bands`.
+        """
+        plan = self.plan
+        bytes_each = max(
+            int(np.prod(op.shape)) * base.images * fill.itemsize for op in self._collected
+        )
+        together = min(_POSITIONS_TOGETHER, _BYTES_TOGETHER // bytes_each) // plan.positions
+        together = max(1, together)
+        for first in range(bands.start, bands.stop, together):
+            yield self._run_bands(range(first, min(first + together, bands.stop)), base, fill)
+
+    def _run_bands(self, bands: range, base: Base, fill: Tensor) -> Tensor:
+        plan = self.plan
+        found: dict[Op, list[Tensor]] = {op: [] for op in self._collected}
+        for band in bands:
+            values = self._run_band(band, base, fill)
+            for op, each in found.items():
+                each.append(self._whole(op, values[op], base))
+        collected = {op: torch.stack(each, 1) for op, each in found.items()}
+        shape = (base.images, len(bands), plan.positions)
+        if not self._back:
+            (out,) = collected.values()
+            return out.reshape(*shape, -1)
+        return self._run_back(bands, base, collected).reshape(*shape, -1)
+
+    def _run_band(self, band: int, base: Base, fill: Tensor) -> dict[Op, Windows | Tensor]:
+        """Return what the collected operations change: windows, or whole values if in full."""
+        plan = self.plan
+        values: dict[Op, Windows | Tensor] = {plan.graph.input: self._covered(band, base, fill)}
+        for number, op in enumerate(self._front):
+            if op in plan.in_full:
+                values[op] = self._run_in_full(op, values, base)
+            else:
+                inputs = [values[source] for source in op.inputs]
+                spare = [self._last.get(source) == number for source in op.inputs]
+                rows = plan.rows[op]
+                call = Call(
+                    base,
+                    inputs,  # type: ignore[arg-type]
+                    spare if len(set(op.inputs)) == len(inputs) else [False] * len(inputs),
+                    (int(rows.starts[band]), int(rows.stops[band])),
+                )
+                values[op] = self._rules[op](call)
+            for source in set(op.inputs):
+                if self._last.get(source) == number and source not in self._collected:
+                    values.pop(source, None)
+        return values
+
+    def _covered(self, band: int, base: Base, fill: Tensor) -> Windows:
+        """Return by how much covering changes the images."""
+        plan, images = self.plan, self.plan.graph.input
+        rows, layout = plan.rows[images], plan.layouts[images]
+        top, bottom = int(rows.starts[band]), int(rows.stops[band])
+        source = base.map(images)
+        blocks = []
+        for width, members, starts in layout.groups:
+            shape = (base.images, len(members), bottom - top, width, images.channels)
+            block = fill.expand(shape).clone()
+            for part, pixels in pairs_of_map(
+                block, top, source, views(images.grid[1], starts, width)
+            ):
+                part.sub_(pixels)
+            blocks.append(block)
+        return Windows(top, bottom - top, layout, blocks)
+
+    def _run_in_full(self, op: Op, values: dict[Op, Windows | Tensor], base: Base) -> Tensor:
+        full = []
+        for source in dict.fromkeys(op.inputs):
+            value = values[source]
+            full.append(
+                self._disturbed(source, value, base) if isinstance(value, Windows) else value
+            )
+        return op.full(*full)
+
+    def _disturbed(self, op: Op, windows: Windows, base: Base) -> Tensor:
+        """Return an operation's whole values under each position, (N * positions, *shape)."""
+        maps = base.map(op)[:, None].expand(-1, self.plan.positions, -1, -1, -1).clone()
+        for to, part in pairs(maps, 0, windows, self._spread[op]):
+            to.add_(part)
+        return maps.flatten(0, 1).permute(0, 3, 1, 2).reshape(-1, *op.shape)
+
+    def _whole(self, op: Op, value: Windows | Tensor, base: Base) -> Tensor:
+        """Return a collected operation's change as whole maps, (N, positions, H, W, C)."""
+        if isinstance(value, Tensor):  # then it is the output: all behind an unknown is in full
+            each = value.view(-1, self.plan.positions, *value.shape[1:])
+            return each - base.output[:, None]
+        like = value.blocks[0]
+        maps = like.new_zeros((len(like), self.plan.positions, *op.grid, op.channels))
+        for to, part in pairs(maps, 0, value, self._spread[op]):
+            to.copy_(part)
+        return maps
+
+    def _run_back(self, bands: range, base: Base, collected: dict[Op, Tensor]) -> Tensor:
+        plan = self.plan
+        positions = len(bands) * plan.positions
+        layout = exact(whole(positions, 1))
+        rules = self._back_rules(positions)
+        values: dict[Op, Windows] = {
+            op: Windows(0, 1, layout, [maps.flatten(1, 2)])
+            for op, maps in collected.items()
+            if op.grid == (1, 1)
+        }
+        for op in self._back:
+            if op not in rules:
+                (source,) = op.inputs
+                assert isinstance(op, o.Linear)
+                found = self._linear(op, collected[source], bands)
+                values[op] = Windows(0, 1, layout, [found.flatten(1, 2)[:, :, None, None]])
+                continue
+            inputs = [values[source] for source in op.inputs]
+            values[op] = rules[op](Call(base, inputs, [False] * len(inputs), (0, 1)))
+        return values[plan.graph.output].blocks[0]
+
+    def _make_back_rules(self, positions: int) -> dict[Op, Rule]:
+        layout = exact(whole(positions, 1))
+        return {
+            op: rule_for(op, layout, [layout] * len(op.inputs))
+            for op in self._back
+            if all(source.grid == (1, 1) for source in op.inputs)
+        }
+
+    def _linear(self, op: o.Linear, maps: Tensor, bands: range) -> Tensor:
+        """Return a linear layer's change, (N, rows, columns, D), by that of all of its map.
+
+        Where windows are small, pixel by pixel: each meets only the positions that change it.
+        """
+        (source,) = op.inputs
+        rows, columns = self.plan.rows[source], self.plan.layouts[source].spans
+        height, width = source.grid
+        down = [_covering(rows.starts[bands], rows.stops[bands], y) for y in range(height)]
+        across = [_covering(columns.starts, columns.stops, x) for x in range(width)]
+        covered = sum(s.stop - s.start for s in down) * sum(s.stop - s.start for s in across)
+        if covered > _MOST_OF_MAP * height * width * len(bands) * self.plan.positions:
+            return linear(maps.flatten(3), op.weight.flatten(1))
+        out = maps.new_zeros((*maps.shape[:3], len(op.weight)))
+        for y, here in enumerate(down):
+            for x, there in enumerate(across):
+                part = maps[:, here, there, y, x]
+                if part.numel():
+                    out[:, here, there] += linear(
+                        part.contiguous(), op.weight[:, y, x].contiguous()
+                    )
+        return out
+
+
+def _covering(starts: np.ndarray, stops: np.ndarray, place: int) -> slice:
+    """Return the smallest range of positions that holds all those whose span holds a place."""
+    found = np.flatnonzero((starts <= place) & (stops > place))
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
+
+
+def _zeros(plan: Plan) -> np.ndarray:
+    return np.zeros(plan.positions, np.int64)
+
+
+def _last_readers(ops: list[Op]) -> dict[Op, int]:
+    """Return which operation reads each one last, by number.
+
+    A reshaped tensor is the tensor itself: both are read until the last reader of either is done.
+    """
+    last: dict[Op, int] = {}
+    same: dict[Op, Op] = {}
+    for number, op in enumerate(ops):
+        if isinstance(op, o.Reshape | o.Pad):
+            same[op] = same.get(op.inputs[0], op.inputs[0])
+        for source in op.inputs:
+            last[source] = number
+    for root in dict.fromkeys(same.values()):
+        family = [root, *(each for each, of in same.items() if of is root)]
+        # None of them may be written over by its own last reader while another lives.
+        latest = max(last.get(each, -1) for each in family)
+        for each in family:
+            if last.get(each) != latest:
+                last.pop(each, None)
+    return last
+
+
+def _needed(plan: Plan) -> tuple[set[Op], set[Op]]:
+    """Return the operations whose undisturbed results are needed, and those before a ReLU."""
+    kept: set[Op] = {plan.graph.input}
+    bounds: set[Op] = set()
+    for op in plan.graph.ops:
+        if op in plan.in_full:
+            kept |= {source for source in op.inputs if source not in plan.in_full}
+        elif isinstance(op, o.Relu):
+            bounds |= set(op.inputs)
+        elif isinstance(op, o.MaxPool | o.Pointwise | o.Binary):
+            kept |= {op, *op.inputs}
+    return kept, bounds
