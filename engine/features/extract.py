@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.batches import as_floats, batches, read_ahead
+from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import StoreError
 from fc7.engine.features.vectors import PIXELS
@@ -30,22 +31,6 @@ from fc7.kernels import FastLinear, spatial_max
 DEFAULT_BATCH_ROWS = 32
 DTYPES = ("float16", "float32")
 PIXELS_SIDE = 32
-_LOOKAHEAD_BATCHES = 2
-
-
-class ImageStream:
-    """Images on their way, with the seconds spent on reading and decoding them."""
-
-    def __init__(self, rows: Iterator[Row], times: ReadTimes) -> None:
-        self._rows, self._times = rows, times
-
-    def __iter__(self) -> Iterator[Row]:
-        return self._rows
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of reading and of decoding, transform included, summed over the threads."""
-        return {"read": self._times.read_seconds, "decode": self._times.decode_seconds}
 
 
 class Extract:
@@ -123,17 +108,10 @@ class Extract:
         return {"weights_file": None if file is None else str(file)}
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
-        """Decode and transform ahead, two batches deep."""
-        times = ReadTimes()
-        rows = read_rows(
-            self._source,
-            numbers,
-            self._network.transform,
-            threads=self._threads,
-            lookahead=_LOOKAHEAD_BATCHES * self._batch_rows,
-            times=times,
+        """Decode and transform ahead."""
+        return read_ahead(
+            self._source, numbers, self._network.transform, self._batch_rows, self._threads
         )
-        return ImageStream(rows, times)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
         """Yield the activations of each batch in turn.
@@ -142,7 +120,7 @@ class Extract:
         that the device always has work.
         """
         launched: tuple[NDArray[np.int64], _Fetch] | None = None
-        for batch in _batches(rows, self._batch_rows):
+        for batch in batches(rows, self._batch_rows):
             numbers = np.array([row.number for row in batch], dtype=np.int64)
             tensors = self.forward([row.image for row in batch if row.image is not None])
             if self._device.type != "cuda":
@@ -158,7 +136,7 @@ class Extract:
     @torch.inference_mode()
     def forward(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
         """Map uint8 images, each (3, H, W), to every output's tensor (B, ...), on the device."""
-        pixels = _as_floats(batch, self._device).div_(255)
+        pixels = as_floats(batch, self._device).div_(255)
         taps: dict[str, Any] = {}
         if self._layers:  # not where pixels alone were asked for
             # What it is for, a CPU's linear layers, is not on a GPU; there it only costs time.
@@ -210,38 +188,6 @@ def layer_outputs(
         Output(f"{asked}.argmax", (channels,), "int32", about),
     ]
     return [*reduced, Output(asked, (channels, height, width), dtype, about)] if maps else reduced
-
-
-def _batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _as_floats(batch: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Stack uint8 images (3, H, W) to float32 (B, 3, H, W), channels last, on the device.
-
-    They travel to another device as bytes, and to a GPU from pinned memory, so that this thread
-    need not wait for the copy. One pass over them here: `torch.stack` and a cast after it take
-    three times as long, since the decoder's images are strided. It is numpy's pass, on this thread
-    alone: torch would share each image out among its own threads, which wait for each other while
-    the decoding threads have the cores (seen to take a hundred times as long).
-    """
-    on_cpu = device.type == "cpu"
-    pixels = torch.empty(
-        (len(batch), *batch[0].shape),
-        dtype=torch.float32 if on_cpu else torch.uint8,
-        memory_format=torch.channels_last,
-        pin_memory=device.type == "cuda",
-    )
-    for place, image in zip(pixels.permute(0, 2, 3, 1).numpy(), batch, strict=True):
-        np.copyto(place, image.permute(1, 2, 0).numpy())
-    return pixels if on_cpu else pixels.to(device, non_blocking=True).float()
 
 
 class _Fetch:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fc7.engine.data import Row, Transform, open_source
+from fc7.engine.data.batches import as_floats
 from fc7.engine.features import extract as module
 from fc7.engine.features import plan
 from fc7.engine.features.extract import Extract
@@ -48,7 +49,7 @@ def test_images_of_any_strides_are_stacked() -> None:
     turned = whole.permute(2, 1, 0)[:, 2:25, 10:27]
     planar = cropped.flip(1).contiguous()
     batch = [cropped, turned, planar]
-    stacked = module._as_floats(batch, torch.device("cpu"))
+    stacked = as_floats(batch, torch.device("cpu"))
     assert stacked.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(stacked, torch.stack(batch).float())
 
