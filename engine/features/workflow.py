@@ -10,10 +10,9 @@ Each does only what is missing, so any of them may be called again after a stop.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fc7.engine.data import Source, open_source
-from fc7.engine.errors import FingerprintError, StoreError
+from fc7.engine.errors import StoreError
 from fc7.engine.features import patches
 from fc7.engine.features.extract import DEFAULT_BATCH_ROWS, Extract
 from fc7.engine.features.neighbors import DEFAULT_K as DEFAULT_NEIGHBORS
@@ -32,7 +31,7 @@ from fc7.engine.store import (
     run_map,
     run_stage,
 )
-from fc7.engine.store.fingerprint import differences
+from fc7.engine.store.network import check_network
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def extract_with_summaries(
         if layer != PIXELS:
             network.layer(layer)
     run = Run.create(out, source, options.part_rows)
-    _check_network(run, network)
+    check_network(run, network)
     summaries = []
     for name, members in _share_out(run, wanted).items():
         job = Extract(
@@ -146,39 +145,6 @@ def project(
     return run_stage(run, Projection(run, layer, method, dimensions, sample, seed, report))
 
 
-def network_of(run: Run, device: str = "auto") -> Network:
-    """Load the network that a run was extracted with.
-
-    Raises:
-        StoreError: the run has no extraction, or the network that its description leads to has
-            other weights by now.
-    """
-    for job in run.jobs().values():
-        if job.kind == "map" and "network" in job.fingerprint:
-            return _load_described(job.fingerprint["network"], job.meta["notes"], device)
-    raise StoreError(f"{run.folder} holds no activations; fc7 extract makes them")
-
-
-def _load_described(described: Mapping[str, Any], notes: Mapping[str, Any], device: str) -> Network:
-    transform = described["transform"]
-    weights = notes.get("weights_file") or described["weights"]
-    network = load_model(
-        described["name"],
-        weights=None if weights == "own" else weights,
-        seed=described["seed"] or 0,
-        device=device,
-        precision=described["precision"],
-        mean=described["mean"],
-        std=described["std"],
-        resize=transform["resize"] or 0,
-        crop=transform["crop"],
-    )
-    changed = differences({"network": described}, {"network": network.describe()})
-    if changed:
-        raise StoreError(f"the run's network is not to be had any more ({'; '.join(changed)})")
-    return network
-
-
 def vector_layers(run: Run) -> list[str]:
     """Return the run's layers with one vector a row, the one to seek neighbours in last.
 
@@ -207,19 +173,6 @@ def default_vectors(run: Run) -> str:
             "output such as conv5.max"
         )
     return layers[-1]
-
-
-def _check_network(run: Run, network: Network) -> None:
-    """Refuse a second network: `fc7` would mean two things in one run."""
-    for job in run.jobs().values():
-        before = job.fingerprint.get("network")
-        if job.kind == "map" and before is not None:
-            changed = differences({"network": before}, {"network": network.describe()})
-            if changed:
-                raise FingerprintError(
-                    f"{run.folder} was made with another network ({'; '.join(changed)}); choose "
-                    "another --out"
-                )
 
 
 def _share_out(run: Run, wanted: Sequence[str]) -> dict[str, list[str]]:

@@ -225,7 +225,7 @@ def _open_source(run: Run, source: "Source | None") -> tuple["Source | None", st
 
 
 def _open_network(run: Run, network: "Network | None") -> tuple["Network | None", str]:
-    from fc7.engine.features.workflow import network_of
+    from fc7.engine.store.network import network_of
 
     try:
         if network is None:

@@ -19,12 +19,12 @@ from fc7.engine.features.workflow import (
     extract,
     extract_with_summaries,
     index,
-    network_of,
     project,
     vector_layers,
 )
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, open_store, run_fold
+from fc7.engine.store.network import network_of
 
 LAYERS = ["conv1", "conv3", "conv5", "fc6", "fc7"]
 EXACT = ExtractOptions(dtype="float32", part_rows=7, batch_rows=3)
