@@ -1,19 +1,27 @@
 """The main job: `run`, `extract`, `plan` and `demo`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fc7.engine.cli import options as o
+from fc7.engine.cli.computing import (
+    BATCH,
+    MAX_PIXELS,
+    PART_ROWS,
+    conclude,
+    open_data_and_network,
+    outcome_of,
+    thread_count,
+)
 
 if TYPE_CHECKING:
     from fc7.engine.data import Source
     from fc7.engine.models import Network
     from fc7.engine.store import Run, Summary
 
-_BATCH, _PART_ROWS, _TOP_K, _MAX_PIXELS = 32, 1024, 9, 100_000_000
+_TOP_K = 9
 _PIXEL_NEIGHBORS = 10  # pixels are only ever looked at; nothing is projected from them
 
 
@@ -41,11 +49,11 @@ def run(
     dtype: o.Dtype = "float16",
     maps: o.Maps = False,
     top_k: o.TopK = _TOP_K,
-    batch: o.Batch = _BATCH,
-    part_rows: o.PartRows = _PART_ROWS,
+    batch: o.Batch = BATCH,
+    part_rows: o.PartRows = PART_ROWS,
     threads: o.Threads = None,
     parts: o.Parts = None,
-    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     sample: o.Sample = None,
     strict: o.Strict = False,
     json: o.Json = False,
@@ -59,18 +67,18 @@ def run(
     from fc7.engine.cli.console import say
 
     asked = [*o.split_layers(layers), "pixels"]
-    source, network = _open(
+    source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
     made, summaries = _extract(
         source, network, asked, out, dtype, maps, top_k, batch, part_rows, threads, parts
     )
-    outcome: dict[str, Any] = _outcome(made, summaries)
+    outcome: dict[str, Any] = outcome_of(made, summaries)
     if all(summary.is_complete for summary in summaries):
         outcome["report"] = str(finish(made, network, sample, seed))
         if not json:
             say(f"report: {outcome['report']}")
-    _conclude(outcome, summaries, strict, json)
+    conclude(outcome, summaries, strict, json)
 
 
 def extract(
@@ -89,11 +97,11 @@ def extract(
     dtype: o.Dtype = "float16",
     maps: o.Maps = False,
     top_k: o.TopK = _TOP_K,
-    batch: o.Batch = _BATCH,
-    part_rows: o.PartRows = _PART_ROWS,
+    batch: o.Batch = BATCH,
+    part_rows: o.PartRows = PART_ROWS,
     threads: o.Threads = None,
     parts: o.Parts = None,
-    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     strict: o.Strict = False,
     json: o.Json = False,
 ) -> None:
@@ -104,7 +112,7 @@ def extract(
     New layers join an existing run. `--layers pixels` keeps the images themselves, 32 x 32.
     """
     asked = o.split_layers(layers)
-    source, network = _open(
+    source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
     made, summaries = _extract(
@@ -120,7 +128,7 @@ def extract(
         threads,
         parts,
     )
-    _conclude(_outcome(made, summaries), summaries, strict, json)
+    conclude(outcome_of(made, summaries), summaries, strict, json)
 
 
 def plan(
@@ -135,8 +143,8 @@ def plan(
     crop: o.Crop = None,
     dtype: o.Dtype = "float16",
     maps: o.Maps = False,
-    batch: o.Batch = _BATCH,
-    max_pixels: o.MaxPixels = _MAX_PIXELS,
+    batch: o.Batch = BATCH,
+    max_pixels: o.MaxPixels = MAX_PIXELS,
     json: o.Json = False,
 ) -> None:
     """Predict bytes, memory and time before anything runs.
@@ -150,7 +158,7 @@ def plan(
     from fc7.engine.words import bytes_text, seconds_text
 
     asked = o.split_layers(layers)
-    source, network = _open(
+    source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, precision, None, None, resize, crop
     )
     made = make_plan(source, network, asked, dtype, maps, batch)
@@ -210,37 +218,6 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
         return write_report(made, network=network)
 
 
-def _open(
-    data: str,
-    max_pixels: int,
-    model: str,
-    weights: str | None,
-    seed: int,
-    device: str,
-    precision: str,
-    mean: str | None,
-    std: str | None,
-    resize: int | None,
-    crop: int | None,
-) -> tuple["Source", "Network"]:
-    from fc7.engine.data import open_source
-    from fc7.engine.models import load_model
-
-    source = open_source(data, max_pixels=max_pixels)
-    network = load_model(
-        model,
-        weights=weights,
-        seed=seed,
-        device=device,
-        precision=precision,  # type: ignore[arg-type]  # load_model checks it and says so
-        mean=o.split_numbers(mean, "--mean"),
-        std=o.split_numbers(std, "--std"),
-        resize=resize,
-        crop=crop,
-    )
-    return source, network
-
-
 def _extract(
     source: "Source",
     network: "Network",
@@ -254,8 +231,6 @@ def _extract(
     threads: int | None,
     parts: str | None,
 ) -> tuple["Run", list["Summary"]]:
-    import os
-
     from fc7.engine.cli.console import progress
     from fc7.engine.features.workflow import ExtractOptions, extract_with_summaries
 
@@ -271,34 +246,8 @@ def _extract(
                 top_k=top_k,
                 batch_rows=batch,
                 part_rows=part_rows,
-                threads=threads or len(os.sched_getaffinity(0)),
+                threads=thread_count(threads),
                 parts=parts,
                 report=report,
             ),
         )
-
-
-def _outcome(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:
-    import dataclasses
-
-    return {
-        "run": str(made.folder),
-        "rows": len(made),
-        "bad_rows": int((~made.good).sum()),
-        "jobs": [dataclasses.asdict(summary) for summary in summaries],
-    }
-
-
-def _conclude(
-    outcome: dict[str, Any], summaries: list["Summary"], strict: bool, json: bool
-) -> None:
-    from fc7.engine.cli.console import STRICT, emit_json, say, summary_lines
-
-    if json:
-        emit_json(outcome)
-    else:
-        for summary in summaries:
-            for line in summary_lines(summary):
-                say(line)
-    if strict and any(summary.bad for summary in summaries):
-        sys.exit(STRICT)

@@ -1,0 +1,93 @@
+"""What the verbs that compute have in common: data and network opened, what was done said."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fc7.engine.cli import options as o
+
+if TYPE_CHECKING:
+    from fc7.engine.data import Source
+    from fc7.engine.models import Network
+    from fc7.engine.store import Run, Summary
+
+BATCH, PART_ROWS, MAX_PIXELS = 32, 1024, 100_000_000
+
+
+def open_data_and_network(
+    data: str,
+    max_pixels: int,
+    model: str,
+    weights: str | None,
+    seed: int,
+    device: str,
+    precision: str,
+    mean: str | None,
+    std: str | None,
+    resize: int | None,
+    crop: int | None,
+) -> tuple["Source", "Network"]:
+    """Open what the options name, the data first: it is the faster to find missing."""
+    from fc7.engine.data import open_source
+
+    source = open_source(data, max_pixels=max_pixels)
+    return source, open_network(model, weights, seed, device, precision, mean, std, resize, crop)
+
+
+def open_network(
+    model: str,
+    weights: str | None,
+    seed: int,
+    device: str,
+    precision: str,
+    mean: str | None,
+    std: str | None,
+    resize: int | None,
+    crop: int | None,
+) -> "Network":
+    """Load the network that the options name."""
+    from fc7.engine.models import load_model
+
+    return load_model(
+        model,
+        weights=weights,
+        seed=seed,
+        device=device,
+        precision=precision,  # type: ignore[arg-type]  # load_model checks it and says so
+        mean=o.split_numbers(mean, "--mean"),
+        std=o.split_numbers(std, "--std"),
+        resize=resize,
+        crop=crop,
+    )
+
+
+def thread_count(threads: int | None) -> int:
+    """Return how many threads decode: as many as this process has cores, unless it is said."""
+    import os
+
+    return threads or len(os.sched_getaffinity(0))
+
+
+def outcome_of(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:
+    """Return what was done to a run, as JSON."""
+    import dataclasses
+
+    return {
+        "run": str(made.folder),
+        "rows": len(made),
+        "bad_rows": int((~made.good).sum()),
+        "jobs": [dataclasses.asdict(summary) for summary in summaries],
+    }
+
+
+def conclude(outcome: dict[str, Any], summaries: list["Summary"], strict: bool, json: bool) -> None:
+    """Say what was done; end with an exit code of its own if rows were bad and may not be."""
+    from fc7.engine.cli.console import STRICT, emit_json, say, summary_lines
+
+    if json:
+        emit_json(outcome)
+    else:
+        for summary in summaries:
+            for line in summary_lines(summary):
+                say(line)
+    if strict and any(summary.bad for summary in summaries):
+        sys.exit(STRICT)
