@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fc7.engine.words import number
+
 if TYPE_CHECKING:
     from fc7.engine.store import Progress, Report, Summary
 
@@ -31,8 +33,8 @@ def emit_table(headings: Sequence[str], rows: Sequence[Sequence[object]], title:
 
     # Text, for a key such as `[red]1.png` would be read as markup.
     table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
-    for number, heading in enumerate(headings):
-        numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
+    for place, heading in enumerate(headings):
+        numeric = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row))
@@ -67,7 +69,7 @@ def progress() -> "Iterator[Report]":
                     step.job, total=step.total, completed=step.done, rate="", split=""
                 )
             task = bars.tasks[bars.task_ids.index(tasks[step.job])]
-            rate = f"{task.speed:.0f}/s" if task.speed else ""
+            rate = f"{number(task.speed)}/s" if task.speed else ""
             bars.update(tasks[step.job], completed=step.done, rate=rate, split=_split(step.seconds))
 
         yield report
@@ -78,7 +80,7 @@ def summary_lines(summary: "Summary") -> list[str]:
     lines = [f"{summary.job}: {summary.rows} rows, {summary.computed} of them now"]
     if summary.wall_seconds:
         rate = summary.rows / summary.wall_seconds
-        lines.append(f"  {rate:.1f} rows/s; {_split(summary.seconds)}")
+        lines.append(f"  {number(rate)} rows/s; {_split(summary.seconds)}")
     if summary.bad:
         row, status, detail = summary.bad[0]
         lines.append(f"  {len(summary.bad)} bad rows, such as row {row}: {status} ({detail})")
