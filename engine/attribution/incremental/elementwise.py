@@ -171,7 +171,11 @@ def channels(op: o.Channels, layout: Layout, sources: Sequence[Layout]) -> Rule:
     """Some of the channels."""
 
     def run(call: Call) -> Windows:
-        blocks = [block[..., op.index].contiguous() for block in call.inputs[0].blocks]
+        # All channels, or those of a single pixel, would lie in the memory of the input.
+        blocks = [
+            block[..., op.index].clone(memory_format=torch.contiguous_format)
+            for block in call.inputs[0].blocks
+        ]
         return result(call, layout, blocks)
 
     return run

@@ -45,7 +45,7 @@ class Executor:
         readers = {op: source for op in self._back for source in op.inputs}
         collected = dict.fromkeys(s for s in readers.values() if s not in plan.behind)
         self._collected = list(collected) or [graph.output]
-        self._last = _last_readers(self._front)
+        self._last = _last_readers(self._front, self._collected)
         self._kept, self._bounds = _needed(plan)
         self._back_rules = cache(self._make_back_rules)
         self._spread = {
@@ -120,7 +120,7 @@ class Executor:
                 )
                 values[op] = self._rules[op](call)
             for source in set(op.inputs):
-                if self._last.get(source) == number and source not in self._collected:
+                if self._last.get(source) == number:
                     values.pop(source, None)
         return values
 
@@ -181,8 +181,11 @@ class Executor:
         for op in self._back:
             if op not in rules:
                 (source,) = op.inputs
-                assert isinstance(op, o.Linear)
-                found = self._linear(op, collected[source], bands)
+                if isinstance(op, o.Linear):
+                    found = self._linear(op, collected[source], bands)
+                else:
+                    assert isinstance(op, o.Flatten)
+                    found = collected[source].permute(0, 1, 2, 5, 3, 4).flatten(3)
                 values[op] = Windows(0, 1, layout, [found.flatten(1, 2)[:, :, None, None]])
                 continue
             inputs = [values[source] for source in op.inputs]
@@ -231,18 +234,19 @@ def _zeros(plan: Plan) -> np.ndarray:
     return np.zeros(plan.positions, np.int64)
 
 
-def _last_readers(ops: list[Op]) -> dict[Op, int]:
-    """Return which operation reads each one last, by number.
+def _last_readers(ops: list[Op], collected: list[Op]) -> dict[Op, int]:
+    """Return which operation reads each one last, by number; what is collected, none of them.
 
     A reshaped tensor is the tensor itself: both are read until the last reader of either is done.
     """
     last: dict[Op, int] = {}
     same: dict[Op, Op] = {}
     for number, op in enumerate(ops):
-        if isinstance(op, o.Reshape | o.Pad):
+        if isinstance(op, o.Reshape | o.Pad | o.Flatten):
             same[op] = same.get(op.inputs[0], op.inputs[0])
         for source in op.inputs:
             last[source] = number
+    last |= dict.fromkeys(collected, len(ops))
     for root in dict.fromkeys(same.values()):
         family = [root, *(each for each, of in same.items() if of is root)]
         # None of them may be written over by its own last reader while another lives.
