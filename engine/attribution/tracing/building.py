@@ -27,6 +27,9 @@ class Made(Protocol):
     shape: tuple[int, ...] | None
     new_dtype: torch.dtype | None
 
+    def reads(self, number: int) -> bool:
+        """Say whether anything reads that one of several results."""
+
     def full(self) -> tuple[Callable[..., Tensor], tuple[Op, ...]]:
         """Return the call itself, as a function of the values of the inputs, and those."""
 

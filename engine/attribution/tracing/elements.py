@@ -17,8 +17,10 @@ def pointwise(made: Made, a: Arguments) -> Op:
     op_of(value)
     name, inputs, shape, full = common(made)
     require(len(inputs) == 1 and shape == inputs[0].shape)
-    others = [v for k, v in list(a.items())[1:] if isinstance(v, Tensor)]
-    require(all(v.numel() in (1, inputs[0].channels) for v in others))
+    if made.function != "prelu":  # whose weight, (C,), is one number a channel by definition
+        for other in list(a.values())[1:]:
+            if isinstance(other, Tensor):
+                _by_channel(other, shape)
     return o.Pointwise(name, inputs, shape, full, full)
 
 
@@ -52,6 +54,7 @@ def arithmetic(made: Made, a: Arguments) -> Op:
         return o.Binary(name, inputs, shape, full)
     source, constant = (left, right) if isinstance(left, Op) else (right, left)
     require(op_of(source).shape == shape and a.get("rounding_mode") is None)
+    require(isinstance(constant, Tensor | int | float))
     factor = _by_channel(constant, shape)
     if made.function == "div":
         require(source is left)
@@ -71,4 +74,5 @@ def same(made: Made, a: Arguments) -> Op:
     require(made.shape == source.shape)
     if made.new_dtype is None:
         return source
+    require(made.new_dtype.is_floating_point)  # others round, which no difference survives
     return o.Reshape(*common(made), made.new_dtype)

@@ -69,6 +69,7 @@ def max_pool(made: Made, a: Arguments) -> Any:
     slides = _slides(a["kernel_size"], a["stride"], a["padding"], a["dilation"])
     if made.shape is not None:
         return o.MaxPool(*common(made), slides)
+    require(not made.reads(1))
     full, inputs = made.full()
     pooled = full(torch.zeros(1, *source.shape))[0]
     return (o.MaxPool(made.name, inputs, pooled.shape[1:], lambda *v: full(*v)[0], slides), None)
@@ -116,7 +117,7 @@ def adaptive_avg_pool(made: Made, a: Arguments) -> Op:
 def mean(made: Made, a: Arguments) -> Op:
     """Build an average over the image."""
     source = map_of(a["self"])
-    require(a["dim"] is not None and a["dtype"] is None)
+    require(a.get("dim") is not None and a["dtype"] is None)
     require({dim % 4 for dim in a["dim"]} == {2, 3} and made.shape is not None)
     require(made.shape in ((source.channels,), (source.channels, 1, 1)))
     return o.Mean(*common(made))

@@ -32,7 +32,7 @@ class Op:
 
     Attributes:
         name: unique in the network.
-        inputs: the operations whose results it reads, in the order `full` takes them.
+        inputs: the operations whose results it reads, in the order `full` takes them, each once.
         shape: of one image's result.
         full: the inputs' values, (N, *shape) each, to its own.
     """

@@ -30,13 +30,7 @@ def cat(made: Made, a: Arguments) -> Op:
         op_of(value)
     name, _, shape, full = common(made)
     require(a["dim"] in (1, -len(shape)))
-    inputs = tuple(a["tensors"])
-    distinct = tuple(dict.fromkeys(inputs))
-    return (
-        o.Cat(name, inputs, shape, lambda *v: full(*dict(zip(inputs, v, strict=True)).values()))
-        if len(distinct) < len(inputs)
-        else o.Cat(name, inputs, shape, full)
-    )
+    return o.Cat(name, tuple(a["tensors"]), shape, full)
 
 
 def reshape(made: Made, a: Arguments) -> Any:
@@ -50,7 +44,7 @@ def reshape(made: Made, a: Arguments) -> Any:
     assert shape is not None
     # Not the call itself: the number of images may stand in it.
     reshaped = partial(_reshaped, shape=shape)
-    if shape == source.shape or (source.grid == (1, 1) and shape[0] == source.channels):
+    if shape == source.shape or (source.grid == (1, 1) and shape[:1] == source.shape[:1]):
         return o.Reshape(made.name, (source,), shape, reshaped, None)
     if len(shape) == 1:
         return o.Flatten(made.name, (source,), shape, reshaped)

@@ -4,13 +4,19 @@ torch.export runs the network's Python once on tensors without data, so control 
 and in-place spellings and shared modules are gone: what is left are the functions of ATen. Those
 with a rule become the operations of `ops` (see `builders`); any other runs in full, and so does
 what follows it.
+
+A network need not be what this makes of it: it may count its images, mix them, or write to memory
+in ways that only running it would show. So the operations are run beside the network, and where
+they disagree the network runs as it is, an image at a time.
 """
 
+import io
 import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,8 +26,16 @@ from torch.fx import Node
 from fc7.engine.attribution.tracing.builders import BUILDERS
 from fc7.engine.attribution.tracing.building import Part, UnknownCallError
 from fc7.engine.attribution.tracing.calls import Call, Several, Size, leaves, replaced, varies
-from fc7.engine.attribution.tracing.nodes import function_of, is_view, writes
+from fc7.engine.attribution.tracing.nodes import (
+    function,
+    function_of,
+    is_view,
+    perhaps_copies,
+    writes,
+    writes_elsewhere,
+)
 from fc7.engine.attribution.tracing.ops import Graph, Input, Op, Other
+from fc7.engine.attribution.tracing.proof import agrees
 
 _BATCH = 2  # of the example: with one image, torch.export takes a batch of one for granted
 
@@ -36,43 +50,46 @@ def trace(model: nn.Module, size: tuple[int, int]) -> Graph:
     Raises:
         Exception: what the model itself raises on such images.
     """
-    device = next(model.parameters()).device
-    example = torch.zeros(_BATCH, 3, *size, device=device)
+    anything = next(chain(model.parameters(), model.buffers()), torch.empty(0))
+    example = torch.zeros(_BATCH, 3, *size, device=anything.device)
     with torch.no_grad(), _quiet():
         try:
             graph = _build(torch.export.export(model, (example,)))
-            if not graph.unknown:
-                return graph
-            # What has no rule runs on batches of any size, so no size may stand in the graph.
-            batch = {0: torch.export.Dim("batch")}
-            free = torch.export.export(model, (example,), dynamic_shapes=(batch,))
-            return _build(free)
+            if graph.unknown:
+                # What has no rule runs on batches of any size: none may stand in the graph.
+                batch = {0: torch.export.Dim("batch")}
+                graph = _build(torch.export.export(model, (example,), dynamic_shapes=(batch,)))
         except Exception as error:
-            model(example)  # the network's own error, if it is one
-            return _whole(model, size, error)
+            return _whole(model, example, type(error).__name__)
+        if not agrees(graph, model, size, anything.device):
+            return _whole(model, example, "traced, it gives other logits")
+        return graph
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch.export's advice, which is about exporting, to ourselves."""
+    """Keep torch.export's advice, and the graphs that it prints, to ourselves."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
 
 
-def _whole(model: nn.Module, size: tuple[int, int], error: Exception) -> Graph:
+def _whole(model: nn.Module, example: Tensor, why: str) -> Graph:
     """Return a network that cannot be looked into as a single operation."""
-    images = Input("images", (), (3, *size), _no_call)
-    with torch.no_grad():
-        classes = model(torch.zeros(1, 3, *size, device=next(model.parameters()).device)).shape[1]
-    output = Other("network", (images,), (classes,), model)
-    return Graph((images, output), output, (f"the network ({type(error).__name__})",))
+    images = Input("images", (), tuple(example.shape[1:]), _no_call)
+
+    def one_by_one(batch: Tensor) -> Tensor:
+        return torch.cat([model(image) for image in torch.split(batch, 1)])
+
+    classes = one_by_one(example[:1]).shape[1]
+    output = Other("network", (images,), (classes,), one_by_one)
+    return Graph((images, output), output, (f"the network ({why})",))
 
 
 def _build(program: torch.export.ExportedProgram) -> Graph:
@@ -84,7 +101,7 @@ def _build(program: torch.export.ExportedProgram) -> Graph:
 
 
 class _AliasedError(Exception):
-    """A function writes to memory that a view of another shape looks at later."""
+    """A function writes to memory that something else looks at later."""
 
 
 class _Builder:
@@ -102,7 +119,7 @@ class _Builder:
             **signature.inputs_to_lifted_tensor_constants,
         }
         self._constants = {name: constants[target] for name, target in names.items()}
-        self._user_inputs = set(signature.user_inputs)
+        self._logits = signature.user_outputs[0]
 
     def graph(self) -> Graph:
         output: Op | None = None
@@ -113,15 +130,18 @@ class _Builder:
                 self._values[node] = self._call(node)
                 self._write(node)
             elif node.op == "output":
-                output = self._as_op(self._values[node.args[0][0]])  # type: ignore[index,unused-ignore]
-        assert output is not None
+                (found,) = (each for each in node.all_input_nodes if each.name == self._logits)
+                output = self._as_op(self._values[found])
+        if not isinstance(output, Op):
+            raise TypeError("the logits do not depend on the images")
         return Graph(_in_order(output), output, tuple(self._unknown))
 
     def _placeholder(self, node: Node) -> Any:
         if node.name in self._constants:
             return self._constants[node.name]
         self._batch = node.meta["val"].shape[0]
-        return Input(node.name, (), tuple(node.meta["val"].shape[1:]), _no_call)
+        self._images = Input(node.name, (), tuple(node.meta["val"].shape[1:]), _no_call)
+        return self._images
 
     def _call(self, node: Node) -> Any:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
@@ -133,7 +153,7 @@ class _Builder:
         )
         variable = [value for value in leaves((args, kwargs)) if varies(value)]
         if not variable:
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return function(node)(*args, **kwargs)
         if all(isinstance(value, Size) for value in variable):
             return Size(Call(node.target, args, kwargs, ()))
         if node.target is torch.ops.aten.sym_size.int:
@@ -170,11 +190,13 @@ class _Builder:
         return Other(node.name, inputs, self._shape(found) or (), call)
 
     def _full(self, node: Node, args: Any, kwargs: Any) -> tuple["Call", tuple[Op, ...]]:
-        inputs = dict.fromkeys(
-            self._as_op(value) for value in leaves((args, kwargs)) if isinstance(value, Op | Part)
-        )
+        given = list(leaves((args, kwargs)))
+        inputs = dict.fromkeys(self._as_op(each) for each in given if isinstance(each, Op | Part))
+        if any(isinstance(each, Size) for each in given):
+            # The first tells the number of images: it must have an axis for them.
+            inputs = {next((op for op in inputs if op.shape), self._images): None, **inputs}
         args, kwargs = replaced((args, kwargs), self._as_op)
-        return Call(node.target, args, kwargs, tuple(inputs)), tuple(inputs)
+        return Call(function(node), args, kwargs, tuple(inputs)), tuple(inputs)
 
     def _as_op(self, value: Any) -> Any:
         return value.as_op() if isinstance(value, Part) else value
@@ -190,23 +212,26 @@ class _Builder:
 
     def _write(self, node: Node) -> None:
         """Let what a function writes to stand for its result from here on."""
+        if writes_elsewhere(node):
+            raise _AliasedError
         source = node.args[0] if node.args else None
         if not isinstance(source, Node):
             return
-        if writes(node):
-            root = self._roots.get(source, source)
-            for other in [root, *(n for n, r in self._roots.items() if r is root)]:
-                if self._values[other] is self._values[source] or other is source:
-                    continue
+        if not writes(node):
+            if is_view(node):
+                self._roots[node] = self._roots.get(source, source)
+            return
+        root = self._roots.get(source, source)
+        family = [root, *(other for other, of in self._roots.items() if of is root)]
+        unsure = any(perhaps_copies(other) for other in family[1:])
+        previous = self._values[source]
+        for other in family:
+            if other is not source and (unsure or self._values[other] is not previous):
                 if any(self._order[user] > self._order[node] for user in other.users):
                     raise _AliasedError
-            previous = self._values[source]
-            for other in [source, root, *(n for n, r in self._roots.items() if r is root)]:
-                if self._values[other] is previous:
-                    self._values[other] = self._values[node]
-            self._roots[node] = root
-        elif is_view(node):
-            self._roots[node] = self._roots.get(source, source)
+            elif self._values[other] is previous:
+                self._values[other] = self._values[node]
+        self._roots[node] = root
 
 
 class _Made:
@@ -229,6 +254,11 @@ class _Made:
         if isinstance(found, Tensor) and isinstance(source, Tensor) and found.dtype != source.dtype:
             self.new_dtype = found.dtype
         self._builder, self._node, self._args, self._kwargs = builder, node, args, kwargs
+
+    def reads(self, number: int) -> bool:
+        """Say whether anything reads that one of several results."""
+        items = [user for user in self._node.users if user.target is operator.getitem]
+        return any(user.args[1] == number and user.users for user in items)
 
     def full(self) -> tuple[Callable[..., Tensor], tuple[Op, ...]]:
         """Return the call itself, as a function of the values of the inputs, and those."""

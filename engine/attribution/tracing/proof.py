@@ -1,0 +1,63 @@
+"""Whether a network's operations do what the network does: they are run beside it.
+
+Three images go through the operations together, and through the network one by one. Both agree
+within rounding, or the operations are not the network's: it counts its images or mixes them, or
+something in it is not what its trace says.
+"""
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from fc7.engine.attribution.tracing.ops import Graph, Op
+
+# Errors allowed, as shares of how much images differ and of the logits themselves. What is to be
+# found is gross, another batch size or a layer left out; what must pass is rounding.
+_OF_SPREAD = 0.05
+_EPSILONS_OF_LOGITS, _MOST_OF_LOGITS = 64, 0.03
+_EPSILON_OF_TF32 = 2**-11  # a GPU may choose it for one batch size and not for another
+
+
+def agrees(graph: Graph, model: nn.Module, size: tuple[int, int], device: torch.device) -> bool:
+    """Say whether operations, on a batch, return what the model does for each image alone.
+
+    Args:
+        graph: the operations.
+        model: from images (N, 3, H, W), float32 in [0, 1], to logits.
+        size: height and width of the images in pixels.
+        device: where the model is.
+    """
+    images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    images *= torch.tensor([0.3, 0.6, 1])[:, None, None, None]
+    images = images.to(device, memory_format=torch.channels_last)
+    alone = torch.cat([model(image) for image in torch.split(images, 1)]).double()
+    try:
+        together = _logits(graph, images).double()
+    except Exception:  # such as a batch size that stands in one of them
+        return False
+    if together.shape != alone.shape:
+        return False
+    epsilon = max(
+        (torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point()),
+        default=torch.finfo(torch.float32).eps,
+    )
+    if device.type == "cuda":
+        epsilon = max(epsilon, _EPSILON_OF_TF32)
+    of_logits = min(_EPSILONS_OF_LOGITS * epsilon, _MOST_OF_LOGITS)
+    spread = (alone - alone.mean(0)).abs().max()
+    allowed = _OF_SPREAD * spread + of_logits * alone.abs().max()
+    return bool(((together - alone).abs() <= allowed).all())
+
+
+def _logits(graph: Graph, images: Tensor) -> Tensor:
+    values: dict[Op, Tensor] = {graph.input: images}
+    readers = Counter[Op](source for op in graph.ops for source in set(op.inputs))
+    for op in graph.ops[1:]:
+        sources = tuple(dict.fromkeys(op.inputs))
+        values[op] = op.full(*(values[source] for source in sources))
+        readers.subtract(sources)
+        for source in sources:
+            if not readers[source]:
+                del values[source]
+    return values[graph.output]
