@@ -24,7 +24,7 @@ from fc7.engine.attribution.tracing.ops import Op
 from fc7.kernels import linear
 
 _POSITIONS_TOGETHER = 1024
-_BYTES_TOGETHER = 2**28  # of collected maps
+_BYTES_TOGETHER = 2**26  # of collected maps
 # Above this share of a map, windows are not worth the pixel by pixel product.
 _MOST_OF_MAP = 0.7
 
@@ -46,6 +46,7 @@ class Executor:
         collected = dict.fromkeys(s for s in readers.values() if s not in plan.behind)
         self._collected = list(collected) or [graph.output]
         self._last = _last_readers(self._front, self._collected)
+        self._last_behind = _last_readers(self._back, [graph.output])
         self._kept, self._bounds = _needed(plan)
         self._back_rules = cache(self._make_back_rules)
         self._spread = {
@@ -89,12 +90,15 @@ class Executor:
 
     def _run_bands(self, bands: range, base: Base, fill: Tensor) -> Tensor:
         plan = self.plan
-        found: dict[Op, list[Tensor]] = {op: [] for op in self._collected}
-        for band in bands:
+        like = base.output
+        collected = {
+            op: like.new_zeros((base.images, len(bands), plan.positions, *op.grid, op.channels))
+            for op in self._collected
+        }
+        for place, band in enumerate(bands):
             values = self._run_band(band, base, fill)
-            for op, each in found.items():
-                each.append(self._whole(op, values[op], base))
-        collected = {op: torch.stack(each, 1) for op, each in found.items()}
+            for op, maps in collected.items():
+                self._collect(op, values[op], base, maps[:, place])
         shape = (base.images, len(bands), plan.positions)
         if not self._back:
             (out,) = collected.values()
@@ -157,16 +161,14 @@ class Executor:
             to.add_(part)
         return maps.flatten(0, 1).permute(0, 3, 1, 2).reshape(-1, *op.shape)
 
-    def _whole(self, op: Op, value: Windows | Tensor, base: Base) -> Tensor:
-        """Return a collected operation's change as whole maps, (N, positions, H, W, C)."""
+    def _collect(self, op: Op, value: Windows | Tensor, base: Base, maps: Tensor) -> None:
+        """Put a collected operation's change into whole maps, (N, positions, H, W, C), of zeros."""
         if isinstance(value, Tensor):  # then it is the output: all behind an unknown is in full
-            each = value.view(-1, self.plan.positions, *value.shape[1:])
-            return each - base.output[:, None]
-        like = value.blocks[0]
-        maps = like.new_zeros((len(like), self.plan.positions, *op.grid, op.channels))
+            change = value.view(-1, self.plan.positions, *op.shape) - base.output[:, None]
+            maps.copy_(change.view_as(maps))
+            return
         for to, part in pairs(maps, 0, value, self._spread[op]):
             to.copy_(part)
-        return maps
 
     def _run_back(self, bands: range, base: Base, collected: dict[Op, Tensor]) -> Tensor:
         plan = self.plan
@@ -178,7 +180,7 @@ class Executor:
             for op, maps in collected.items()
             if op.grid == (1, 1)
         }
-        for op in self._back:
+        for number, op in enumerate(self._back):
             if op not in rules:
                 (source,) = op.inputs
                 if isinstance(op, o.Linear):
@@ -189,7 +191,12 @@ class Executor:
                 values[op] = Windows(0, 1, layout, [found.flatten(1, 2)[:, :, None, None]])
                 continue
             inputs = [values[source] for source in op.inputs]
-            values[op] = rules[op](Call(base, inputs, [False] * len(inputs), (0, 1)))
+            spare = [self._last_behind.get(source) == number for source in op.inputs]
+            spare = spare if len(set(op.inputs)) == len(inputs) else [False] * len(inputs)
+            values[op] = rules[op](Call(base, inputs, spare, (0, 1)))
+            for source in set(op.inputs):
+                if self._last_behind.get(source) == number:
+                    del values[source]
         return values[plan.graph.output].blocks[0]
 
     def _make_back_rules(self, positions: int) -> dict[Op, Rule]:
@@ -212,15 +219,15 @@ class Executor:
         across = [_covering(columns.starts, columns.stops, x) for x in range(width)]
         covered = sum(s.stop - s.start for s in down) * sum(s.stop - s.start for s in across)
         if covered > _MOST_OF_MAP * height * width * len(bands) * self.plan.positions:
-            return linear(maps.flatten(3), op.weight.flatten(1))
+            return linear(maps.permute(0, 1, 2, 5, 3, 4).flatten(3), op.weight.flatten(1))
         out = maps.new_zeros((*maps.shape[:3], len(op.weight)))
         for y, here in enumerate(down):
+            # A row's weights at once: a single pixel's lie apart, one to a line of the cache.
+            weights = op.weight[:, :, y].permute(2, 0, 1).contiguous()
             for x, there in enumerate(across):
                 part = maps[:, here, there, y, x]
                 if part.numel():
-                    out[:, here, there] += linear(
-                        part.contiguous(), op.weight[:, y, x].contiguous()
-                    )
+                    out[:, here, there] += linear(part.contiguous(), weights[x])
         return out
 
 

@@ -85,7 +85,8 @@ def _linear(op: o.Linear, layout: Layout, sources: Sequence[Layout]) -> Rule:
     weight = op.weight.flatten(1)
 
     def run(call: Call) -> Windows:
-        out = linear(dense(call.inputs[0]).flatten(2), weight)
+        maps = dense(call.inputs[0]).permute(0, 1, 4, 2, 3)
+        out = linear(maps.flatten(2), weight)
         return result(call, layout, [out[:, :, None, None]])
 
     return run

@@ -142,6 +142,6 @@ def linear(made: Made, a: Arguments) -> Op:
     if isinstance(source, o.Flatten):
         flattened, (before,) = source.full, source.inputs
         c, h, w = before.shape
-        spread = weight.detach().view(-1, c, h, w).permute(0, 2, 3, 1).contiguous()
+        spread = weight.detach().view(-1, c, h, w)
         return o.Linear(name, (before,), shape, lambda x: full(flattened(x)), spread)
-    return o.Linear(name, inputs, shape, full, weight.detach()[:, None, None, :])
+    return o.Linear(name, inputs, shape, full, weight.detach()[:, :, None, None])

@@ -161,7 +161,7 @@ class Flatten(Op):
 
 @dataclass(frozen=True, eq=False)
 class Linear(Op):
-    """A linear layer over all of a map or a vector: the weight is (D', H, W, C)."""
+    """A linear layer over all of a map or a vector: the weight is (D', C, H, W)."""
 
     weight: Tensor
 
