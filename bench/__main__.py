@@ -34,6 +34,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
     """Return every benchmark, with the reason for each that cannot run."""
     turns = ("--rounds", str(rounds)) if rounds else ()
     no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files"
+    no_captum = "" if _has("captum") else "it needs captum: pip install captum"
     no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
     without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
     return [
@@ -51,6 +52,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("umap_cold", ("-m", "fc7.bench.umap_cold")),
         Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),
         Benchmark("kernels", ("-m", "fc7.bench.kernels", *turns)),
+        Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
     ]
 
 

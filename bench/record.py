@@ -22,6 +22,7 @@ PACKAGES = (
     "pynndescent",
     "openTSNE",
     "scikit-learn",
+    "captum",
 )
 
 

@@ -98,6 +98,23 @@ def agreement_rows(results: Results) -> list[Row]:
     ]
 
 
+def occlusion_rows(results: Results) -> list[Row]:
+    """Return the rows of exact occlusion maps beside Captum and full inference."""
+    rows = []
+    for case, facts in results["cases"].items():
+        for peer, ratio in facts["ratios"].items():
+            named = "Captum 0.9" if peer == "captum" else "full inference, folded and batched"
+            what = f"occlusion map, {case}, to {named}"
+            seconds = facts["cpu_seconds"]["fc7"]
+            bar = facts["bars"].get(peer)
+            measured = f"{ratio:.2f} x ({seconds:.0f} CPU-s a map)"
+            rows.append((what, measured, f"{bar:g} x" if bar else ""))
+    for name, facts in results.get("approximations", {}).items():
+        what = f"occlusion, {name}: rank correlation to exact, tiny-shapes"
+        rows.append((what, f"{facts['rank_correlation']:.2f}, {facts['faster']:.1f} x faster", ""))
+    return rows
+
+
 def on_gpu_rows(results: Results) -> list[Row]:
     """Return the rows of the kernels and of extraction that `fc7.bench.on_gpu` has measured."""
     found = results.get("kernels", {})
@@ -122,6 +139,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "umap_cold": umap_rows,
     "agreement": agreement_rows,
     "kernels": kernel_rows,
+    "occlusion": occlusion_rows,
     "on_gpu": on_gpu_rows,
 }
 

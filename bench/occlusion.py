@@ -1,0 +1,181 @@
+"""Occlusion maps, exact: ours beside Captum and a hand-batched forward pass.
+
+    python -m fc7.bench.occlusion [--only alexnet]
+
+For each network the three make the same map in turns, in one process; the seconds are the
+process's, of all threads. Nothing is reported of a case unless ours agrees with full inference in
+float64 as well as full inference in float32 does, and with Captum's map away from the edges. The
+peak memory is that of a process of its own for each.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fc7.bench.occlusion_approximations import compare as approximations
+from fc7.bench.occlusion_contestants import Bench, Case, cpu_seconds
+from fc7.bench.processes import measure
+from fc7.bench.record import record
+
+BARS = {"alexnet": 4.0, "vgg16": 8.5, "resnet18": 3.4, "resnet50": 2.8}
+"""The least ratio to Captum, 224 pixels, window 16, stride 8."""
+# Multiply-adds of full inference over those of tight windows, whose linear layers run in full.
+CEILINGS = {"alexnet": 3.46, "vgg16": 8.78, "resnet18": 2.79, "resnet50": 2.76}
+LEAST_SHARE, LEAST_OF_CEILING, LARGE_BAR = 0.75, 0.95, 20.0
+_LARGE = Case("vgg16", size=448)
+_SAMPLED = 64
+_MOST_ROUNDS, _LEAST_ROUNDS, _SECONDS_A_CASE = 5, 2, 600
+
+
+def compare(case: Case) -> dict[str, Any]:
+    """Let all three make one case's map, in turns."""
+    bench = Bench(case)
+    facts: dict[str, Any] = {"places": len(bench.places), "check": bench.check()}
+    batch, (captum_batch, channels_last) = bench.best_hand(), bench.best_captum()
+    calls: dict[str, Callable[[], Any]] = {
+        "fc7": bench.ours,
+        "hand": lambda: bench.by_hand(batch),
+        "captum": lambda: bench.captum(captum_batch, channels_last),
+    }
+    seconds, found = _in_turns(calls)
+    bench.check_captum(found["captum"], found["fc7"])
+    facts |= _against(bench, {name: statistics.median(s) for name, s in seconds.items()})
+    facts |= {"rounds": seconds, "hand_batch": batch}
+    facts |= {"bars": {"captum": BARS[case.model]}, "ceiling": CEILINGS[case.model]}
+    facts["captum"] = {"perturbations_per_eval": captum_batch, "channels_last": channels_last}
+    facts["peak_bytes"] = {
+        "fc7": _peak(case, "fc7", 0, False),
+        "captum": _peak(case, "captum", captum_batch, channels_last),
+    }
+    return facts
+
+
+def compare_large() -> dict[str, Any]:
+    """Let ours make a large map, and full inference a sample of it."""
+    bench = Bench(_LARGE)
+    facts: dict[str, Any] = {"places": len(bench.places), "check": bench.check(sampled=6)}
+    step = len(bench.places) // _SAMPLED
+    sample = range(0, step * _SAMPLED, step)
+    calls = {"fc7": bench.ours, "hand": lambda: bench.by_hand(8, sample)}
+    seconds, _ = _in_turns(calls)
+    seconds["hand"] = [each * len(bench.places) / _SAMPLED for each in seconds["hand"]]
+    facts |= _against(bench, {name: statistics.median(s) for name, s in seconds.items()})
+    return facts | {"rounds": seconds, "hand_sampled": _SAMPLED, "bars": {"hand": LARGE_BAR}}
+
+
+def _in_turns(
+    calls: dict[str, Callable[[], Any]],
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Return CPU-seconds of each call in each round, and what the calls returned last."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    found: dict[str, Any] = {}
+    began = time.monotonic()
+    for number in range(_MOST_ROUNDS):
+        for name in list(calls)[:: -1 if number % 2 else 1]:
+            took, found[name] = cpu_seconds(calls[name])
+            seconds[name].append(took)
+        if number + 1 >= _LEAST_ROUNDS and time.monotonic() - began > _SECONDS_A_CASE:
+            break
+    return seconds, found
+
+
+def _against(bench: Bench, seconds: dict[str, float]) -> dict[str, Any]:
+    plan = bench.occlusion.plan
+    planned = plan.full_multiply_adds / plan.multiply_adds
+    ratios = {name: each / seconds["fc7"] for name, each in seconds.items() if name != "fc7"}
+    return {
+        "cpu_seconds": seconds,
+        "ratios": ratios,
+        "planned": planned,
+        "tight": plan.full_multiply_adds / plan.least_multiply_adds,
+        "share_of_planned": ratios["hand"] / planned,
+    }
+
+
+def _peak(case: Case, who: str, batch: int, channels_last: bool) -> int:
+    words = [sys.executable, "-m", "fc7.bench.occlusion", "--peak", who, case.model, str(batch)]
+    return measure([*words, *(["--channels-last"] if channels_last else [])]).peak_bytes
+
+
+def _make_once(case: Case, who: str, batch: int, channels_last: bool) -> None:
+    """Do what the peak memory is wanted of; Captum's is reached within its first batches."""
+    bench = Bench(case)
+    if who == "fc7":
+        bench.ours()
+    else:
+        bench.captum(batch, channels_last, stride=40)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; return 1 when a bar was missed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--only", choices=[*BARS, "large"], help="one case alone; keeps no record")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peak", nargs=3, metavar=("WHO", "MODEL", "BATCH"), help="for ourselves")
+    parser.add_argument("--channels-last", action="store_true", help="for ourselves")
+    arguments = parser.parse_args(argv)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(arguments.threads)
+    if arguments.peak:
+        who, model, batch = arguments.peak
+        _make_once(Case(model), who, int(batch), arguments.channels_last)
+        return 0
+    cases: dict[str, Any] = {}
+    for model in BARS:
+        if arguments.only in (None, model):
+            cases[Case(model).name] = compare(Case(model))
+            _say(Case(model).name, cases[Case(model).name])
+    if arguments.only in (None, "large"):
+        cases[_LARGE.name] = compare_large()
+        _say(_LARGE.name, cases[_LARGE.name])
+    missed = _missed(cases)
+    if arguments.only is None:
+        results = {"cases": cases, "approximations": approximations(), "missed": missed}
+        print(record("occlusion", results, "python -m fc7.bench.occlusion"))
+    for line in missed:
+        print("MISSED", line)
+    return 1 if missed else 0
+
+
+def _say(name: str, facts: dict[str, Any]) -> None:
+    ratios = ", ".join(f"{ratio:.2f} x {peer}" for peer, ratio in facts["ratios"].items())
+    print(
+        f"{name}: {facts['cpu_seconds']['fc7']:.1f} CPU-s, {ratios}; planned {facts['planned']:.2f}"
+        f" ({facts['share_of_planned']:.0%} of it reached), tight {facts['tight']:.2f}; error "
+        f"{facts['check']['error']:.1e}, of full inference {facts['check']['full_error']:.1e}"
+        + "".join(f", {who} {peak / 2**20:.0f} MiB" for who, peak in _peaks(facts)),
+        flush=True,
+    )
+
+
+def _peaks(facts: dict[str, Any]) -> list[tuple[str, int]]:
+    return list(facts.get("peak_bytes", {}).items())
+
+
+def _missed(cases: dict[str, Any]) -> list[str]:
+    found = []
+    for name, facts in cases.items():
+        bars = {"share of planned": (facts["share_of_planned"], LEAST_SHARE)}
+        for peer, bar in facts["bars"].items():
+            bars[f"ratio to {peer}"] = facts["ratios"][peer], bar
+        if "ceiling" in facts:
+            bars["planned to ceiling"] = facts["planned"] / facts["ceiling"], LEAST_OF_CEILING
+        if "peak_bytes" in facts:
+            peaks = facts["peak_bytes"]
+            bars["Captum's peak memory to ours"] = peaks["captum"] / peaks["fc7"], 1.0
+        found += [
+            f"{name}, {what}: {value:.2f}, bar {bar}"
+            for what, (value, bar) in bars.items()
+            if value < bar
+        ]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
