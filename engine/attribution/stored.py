@@ -1,0 +1,104 @@
+"""Occlusion maps as a run holds them, read without the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fc7.engine.store import Job, PartedArray, Run
+from fc7.engine.words import share
+
+TECHNIQUE = "occlusion"
+
+DEFAULT_PART_ROWS = 32
+"""An image takes seconds to minutes of a CPU, and what a stop costs is up to one part."""
+
+
+@dataclass(frozen=True)
+class StoredOcclusion:
+    """The maps of one occlusion job.
+
+    Attributes:
+        job: the job.
+        name: the maps' name in the run: `occlusion`, or `occlusion-2` and so on.
+        window: side of the square in pixels.
+        stride: pixels from one place to the next.
+        fill: what covers, (r, g, b) in [0, 1].
+        score: "probability" or "logit".
+        target: "predicted", "label", or a class number.
+        approximation: None for exact maps.
+        size: height and width of the images in pixels.
+        classes: how many the network has.
+    """
+
+    job: Job
+    name: str
+    window: int
+    stride: int
+    fill: tuple[float, float, float]
+    score: str
+    target: str | int
+    approximation: Mapping[str, Any] | None
+    size: tuple[int, int]
+    classes: int
+
+    @property
+    def approximation_words(self) -> str:
+        """What is approximate, for people; nothing where the maps are exact."""
+        return approximation_words(self.approximation)
+
+    @property
+    def drops(self) -> PartedArray:
+        """The maps, (N, rows, columns) float32."""
+        return self.job.run[self.name]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one number a row, (N,): target, predicted, score, probability or largest."""
+        return np.asarray(self.job.run[f"{self.name}.{name}"])
+
+    def value(self, name: str, row: int) -> float:
+        """Return one number of one row."""
+        return float(self.job.run[f"{self.name}.{name}"][row])
+
+
+def approximation_words(approximation: Mapping[str, Any] | None) -> str:
+    """Return what is approximate, for people: `coarse to fine` or `growth up to 50 %`."""
+    if approximation is None:
+        return ""
+    if approximation["name"] == "refine":
+        every, region = approximation["every"], share(approximation["region"])
+        return f"coarse to fine, 1 place in {every} but for the strongest {region} of each side"
+    return f"growth up to {share(approximation['growth'])} of each side"
+
+
+def output_name(job: str) -> str:
+    """Return the name of a job's maps: `occlusion-2` of `occlude-2`."""
+    return "occlusion" + job.removeprefix("occlude")
+
+
+def occlusions(run: Run) -> list[StoredOcclusion]:
+    """Return the occlusion jobs of a run, finished or not, in the order they were begun."""
+    found = []
+    for job in run.jobs().values():
+        for output in job.outputs.values():
+            about = output.attributes
+            if about.get("technique") == TECHNIQUE and about["of"] == output.name:
+                height, width = about["size"]
+                red, green, blue = about["fill"]
+                found.append(
+                    StoredOcclusion(
+                        job,
+                        output.name,
+                        window=int(about["window"]),
+                        stride=int(about["stride"]),
+                        fill=(red, green, blue),
+                        score=str(about["score"]),
+                        target=about["target"],
+                        approximation=about["approximation"],
+                        size=(height, width),
+                        classes=int(about["classes"]),
+                    )
+                )
+    return sorted(found, key=lambda one: (len(one.name), one.name))
