@@ -7,6 +7,7 @@
     run.rows                            # row, key, label, status: a pyarrow table
     fc7.index(run, "fc7")               # every row's nearest rows
     fc7.project(run, "fc7", "umap")     # every row as a point
+    fc7.occlude("photos/", "alexnet", "run/")   # what each answer depends on: run["occlusion"]
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -16,6 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fc7.engine.attribution.occlude import OccludeOptions
+    from fc7.engine.attribution.workflow import occlude
     from fc7.engine.data import open_source
     from fc7.engine.errors import Fc7Error
     from fc7.engine.features.patches import read_patches
@@ -28,10 +31,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
+    "OccludeOptions": "fc7.engine.attribution.occlude",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "index": "fc7.engine.features.workflow",
     "load_model": "fc7.engine.models",
+    "occlude": "fc7.engine.attribution.workflow",
     "open_source": "fc7.engine.data",
     "open_store": "fc7.engine.store",
     "project": "fc7.engine.features.workflow",
@@ -43,10 +48,12 @@ _HOMES = {
 __all__ = [
     "ExtractOptions",
     "Fc7Error",
+    "OccludeOptions",
     "extract",
     "find_neighbors",
     "index",
     "load_model",
+    "occlude",
     "open_source",
     "open_store",
     "project",

@@ -63,6 +63,26 @@ Layer = Annotated[
 ]
 
 
+def split_colour(text: str | None, option: str) -> float | tuple[float, float, float] | None:
+    """Read one number, three comma-separated ones, or #rrggbb."""
+    if text is None:
+        return None
+    try:
+        if text.startswith("#") and len(text) == 7:
+            red, green, blue = bytes.fromhex(text[1:])
+            return red / 255, green / 255, blue / 255
+        numbers = [float(field) for field in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 3:
+        return numbers[0], numbers[1], numbers[2]
+    raise typer.BadParameter(
+        f"{text!r} is not a number or a colour such as 0.5 or 1,0,0 or #7f7f7f", param_hint=option
+    )
+
+
 def split_layers(text: str) -> list[str]:
     """Split `conv5, fc7` at commas."""
     layers = [name.strip() for name in text.split(",") if name.strip()]

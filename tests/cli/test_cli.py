@@ -16,6 +16,7 @@ from fc7.engine.cli.console import emit_json, emit_table
 from fc7.engine.cli.main import app, main
 from fc7.engine.store import open_store
 
+TINY = ["-m", "tiny-shapes"]
 VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
@@ -201,6 +202,19 @@ def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
         (["patches", "MADE", "-l", "conv5", "--out", "no/such/p.png"], "make its folder first"),
         (["project", "MADE", "--method", "pca,mds"], "no projection 'mds'"),
         (["neighbors", "MADE", "²"], "² cannot be read"),
+        (["occlude", "shapes:3:0", *TINY, "--window", "65", "-o", "OUT"], "the image only 64"),
+        (["occlude", "shapes:3:0", *TINY, "--target", "16", "-o", "OUT"], "0 to 15"),
+        (["occlude", "shapes:3:0", *TINY, "--target", "disk-dots", "-o", "OUT"], "disc-dots"),
+        (["occlude", "shapes:3:0", *TINY, "--refine", "--growth", "0.5", "-o", "OUT"], "one of"),
+        (["occlude", "shapes:3:0", *TINY, "--growth", "1.5", "-o", "OUT"], "growth is 1.5"),
+        (["occlude", "shapes:3:0", *TINY, "--score", "loss", "-o", "OUT"], "no score 'loss'"),
+        (["occlude", "shapes:3:0", *TINY, "--fill", "2", "-o", "OUT"], "fill is 2"),
+        (["occlude", "shapes:3:0", *TINY, "-o", "OUT.png"], "is not an image file"),
+        (["occlude", "MADE/run.json", *TINY, "-o", "OUT.png"], "not-an-image"),
+        (["occlude", "PICTURE", *TINY, "-o", "OUT"], "such as map.png"),
+        (["occlude", "PICTURE", *TINY, "-o", "no/such/m.png"], "make its folder first"),
+        (["occlude", "PICTURE", *TINY, "--target", "label", "-o", "OUT.png"], "has a label"),
+        (["occlude", "shapes:48:1", *TINY, "-o", "MADE"], "choose another --out"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_1(
@@ -208,7 +222,9 @@ def test_an_error_is_one_line_and_exit_code_1(
 ) -> None:
     if any("OUT/" in argument for argument in arguments):
         (tmp_path / "out").write_text("a file where a folder should be")
-    places = {"OUT": str(tmp_path / "out"), "MADE": str(made)}
+    Image.new("RGB", (70, 70), "red").save(tmp_path / "red.png")
+    picture = str(tmp_path / "red.png")
+    places = {"OUT": str(tmp_path / "out"), "MADE": str(made), "PICTURE": picture}
     for word, place in places.items():
         arguments = [argument.replace(word, place) for argument in arguments]
     code, out, err = fc7(*arguments)
@@ -233,6 +249,11 @@ def test_an_error_is_one_line_and_exit_code_1(
         ["run", "shapes:9:0", "--out", "x", "--sample", "-3"],
         ["patches", "x", "-l", "conv5", "-k", "0"],
         ["index", "x", "-k", "0"],
+        ["occlude", "shapes:9:0"],
+        ["occlude", "shapes:9:0", "--out", "x", "--window", "0"],
+        ["occlude", "shapes:9:0", "--out", "x", "--fill", "red"],
+        ["occlude", "shapes:9:0", "--out", "x", "--fill", "#12345"],
+        ["occlude", "shapes:9:0", "--out", "x", "--fill", "1,2"],
         ["fly"],
     ],
 )
@@ -335,3 +356,47 @@ def test_three_images_make_a_report_and_answer_queries(fc7: Shell, tmp_path: Pat
     code, _, err = fc7("patches", out, "-l", "conv5", "--out", tmp_path / "conv5.png")
     assert code == 1
     assert "put back" in err
+
+
+def test_occlude_joins_a_run_and_continues_it(fc7: Shell, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["occlude", "shapes:5:0", *TINY, "--window", 40, "--stride", 24, "--out", out]
+    code, _, err = fc7(*command, "--part-rows", 2, "--parts", "1::2")
+    assert code == 0
+    assert "the same command continues" in err
+    code, text, err = fc7(*command, "--json")
+    assert code == 0, err
+    (job,) = json.loads(text)["jobs"]
+    assert (job["job"], job["rows"], job["computed"]) == ("occlude", 5, 3)
+    code, text, err = fc7(*command, "--fill", "#ff0080", "--target", "disc-dots", "--json")
+    assert code == 0, err
+    run = open_store(out)
+    fill = run.job("occlude-2").outputs["occlusion-2"].attributes["fill"]
+    assert fill == [1.0, 0.0, round(128 / 255, 6)]
+    assert run["occlusion-2.target"][:].tolist() == [3] * 5
+    code, _, err = fc7("report", out)
+    assert code == 0, err
+    assert "occlusion-2" in (out / "report.html").read_text()
+
+
+def test_occlude_draws_one_image(fc7: Shell, tmp_path: Path) -> None:
+    from fc7.engine.data import open_source
+
+    source = open_source("shapes:1:0")
+    image = source.decode(source.read(0)).permute(1, 2, 0).numpy()
+    Image.fromarray(image).save(tmp_path / "zero.png")
+    command = ["occlude", tmp_path / "zero.png", *TINY, "--window", 40, "--stride", 24]
+    code, out, err = fc7(*command, "--out", tmp_path / "map.webp", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert Image.open(tmp_path / "map.webp").size > (900, 300)
+    fc7("occlude", "shapes:1:0", *TINY, "--window", 40, "--stride", 24, "--out", tmp_path / "run")
+    run = open_store(tmp_path / "run")
+    np.testing.assert_allclose(found["drops"], run["occlusion"][0], atol=1e-6)
+    assert found["largest_drop"] == pytest.approx(float(run["occlusion.largest"][0]), abs=1e-6)
+    row, column = np.unravel_index(np.argmax(found["drops"]), (2, 2))
+    assert found["window"]["top"] == 24 * row
+    assert found["window"]["right"] == 24 * column + 40
+    code, out, err = fc7(*command, "--out", tmp_path / "map.png")
+    assert (code, out) == (0, "")
+    assert f"{found['class']} {found['probability'] * 100:.0f} %" in err
