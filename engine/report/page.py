@@ -42,13 +42,15 @@ def _header(subject: Subject) -> Markup:
     run = subject.run
     good = int(subject.good.sum())
     bad = len(run) - good
-    summaries = [summarize(run, job) for job in subject.maps.values()]
+    # How fast images are read says little of what takes minutes over each one.
+    timed = subject.extractions or subject.maps
+    summaries = [summarize(run, job) for job in timed.values()]
     rate = rows_per_second(summaries)
     boxes = [(f"{good:,}", "images analysed" if good != 1 else "image analysed", "")]
     boxes.append((f"{bad:,}", plural(bad, "bad row").split(" ", 1)[1], "bad" if bad else ""))
-    boxes.append(
-        (f"{len(subject.layers):,}", "layer" if len(subject.layers) == 1 else "layers", "")
-    )
+    if subject.layers:
+        layers = plural(len(subject.layers), "layer").split(" ", 1)
+        boxes.append((layers[0], layers[1], ""))
     if rate:
         boxes.append((number(rate), "images a second", ""))
     boxes.append((bytes_text(sum(size for _, size, _ in sizes_by_output(run))), "on disk", ""))
@@ -61,12 +63,12 @@ def _header(subject: Subject) -> Markup:
         class_="figures",
     )
     network = network_facts(subject)
-    layers = ", ".join(layer.name for layer in subject.layers)
+    named = ", ".join(layer.name for layer in subject.layers)
     facts = [
         element("div", element("dt", name), element("dd", value))
         for name, value in (
             ("Network", network),
-            ("Layers", layers),
+            ("Layers", named),
             ("Source", run.meta["source"]["spec"]),
             ("Written", _now()),
         )

@@ -6,11 +6,13 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from fc7.engine.attribution.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
+from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section
 from fc7.engine.report.speed import table
 from fc7.engine.report.subject import Subject
-from fc7.engine.store import Job
+from fc7.engine.store import Job, Run
 from fc7.engine.store.fingerprint import software
 
 _ANCHOR, _TITLE = "provenance", "Provenance"
@@ -75,27 +77,47 @@ def provenance(subject: Subject) -> Section:
 def commands(subject: Subject) -> list[str]:
     """Return the command lines that make the run and this page again."""
     run = subject.run
-    lines = []
-    extractions = {
+    maps = {
         name: job
         for name, job in run.jobs().items()
         if job.kind == "map" and "network" in job.fingerprint
     }
-    for job in extractions.values():
-        layers = dict.fromkeys(
-            str(output.attributes["layer"])
-            for output in job.outputs.values()
-            if "layer" in output.attributes
-        )
-        verb = "run" if len(extractions) == 1 else "extract"
-        words = ["fc7", verb, run.meta["source"]["spec"], *_options(job)]
-        words += [
-            "--layers",
-            ",".join(name for name in layers if verb != "run" or name != "pixels"),
-        ]
-        words += ["--part-rows", str(run.part_rows)] if run.part_rows != 1024 else []
-        lines.append(shlex.join([*words, "--out", str(run.folder)]))
+    asked = {one.job.name: one for one in occlusions(run)}
+    extractions = [job for name, job in maps.items() if name not in asked]
+    lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
+    lines += [_occlusion(run, one) for one in asked.values()]
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
+
+
+def _extraction(run: Run, job: Job, is_only: bool) -> str:
+    layers = dict.fromkeys(
+        str(output.attributes["layer"])
+        for output in job.outputs.values()
+        if "layer" in output.attributes
+    )
+    listed = ",".join(name for name in layers if not is_only or name != "pixels")
+    words = ["fc7", "run" if is_only else "extract", run.meta["source"]["spec"], *_options(job)]
+    words += ["--layers", listed]
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != 1024 else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _occlusion(run: Run, asked: StoredOcclusion) -> str:
+    options = asked.job.fingerprint["options"]
+    words = ["fc7", "occlude", run.meta["source"]["spec"], *_options(asked.job)]
+    words += ["--window", str(asked.window), "--stride", str(asked.stride)]
+    if list(asked.fill) != asked.job.fingerprint["network"]["mean"]:
+        words += ["--fill", ",".join(f"{part:g}" for part in asked.fill)]
+    words += ["--score", asked.score] if asked.score != "probability" else []
+    words += ["--target", str(asked.target)] if asked.target != PREDICTED else []
+    approximation = asked.approximation or {}
+    words += ["--refine"] if approximation.get("name") == "refine" else []
+    words += ["--growth", str(approximation["growth"])] if "growth" in approximation else []
+    batch = options["batch_rows"]
+    words += ["--batch", str(batch)] if isinstance(batch, int) else []
+    if run.part_rows != DEFAULT_PART_ROWS:
+        words += ["--part-rows", str(run.part_rows)]
+    return shlex.join([*words, "--out", str(run.folder)])
 
 
 def _options(job: Job) -> list[str]:

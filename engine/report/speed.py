@@ -23,8 +23,9 @@ def speed(subject: Subject) -> Section:
     """Show the seconds by kind of work, and the bytes by output."""
     if not subject.maps:
         return missing(_ANCHOR, _TITLE, "the run holds no finished extraction")
-    summaries = [summarize(subject.run, job) for job in subject.maps.values()]
-    bars = [_bar(summary) for summary in summaries]
+    summaries = {name: summarize(subject.run, job) for name, job in subject.maps.items()}
+    bars = [_bar(summary) for summary in summaries.values()]
+    timed = [summaries[name] for name in subject.extractions or subject.maps]
     legend = element(
         "ul",
         *(
@@ -35,7 +36,7 @@ def speed(subject: Subject) -> Section:
     )
     sizes = sizes_by_output(subject.run)
     lede = (
-        f"{_rate(summaries)} The bars add up seconds over threads, so they may be longer than "
+        f"{_rate(timed)} The bars add up seconds over threads, so they may be longer than "
         f"the wall time. On disk the run takes {bytes_text(sum(size for _, size, _ in sizes))}."
     )
     body = join([*bars, legend, _steps(subject.run), _sizes(sizes)])

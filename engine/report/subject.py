@@ -73,6 +73,15 @@ class Subject:
             if job.kind == "map" and job.is_complete
         }
 
+    @property
+    def extractions(self) -> dict[str, Job]:
+        """Those of them that hold layers."""
+        return {
+            name: job
+            for name, job in self.maps.items()
+            if any("layer" in output.attributes for output in job.outputs.values())
+        }
+
     @cached_property
     def layers(self) -> list[LayerView]:
         """The layers that the run holds, in order of execution where the network is known."""

@@ -8,6 +8,7 @@ from fc7.engine.report.filters import filters
 from fc7.engine.report.maps import maps
 from fc7.engine.report.maximal import maximal
 from fc7.engine.report.neighbours import neighbours
+from fc7.engine.report.occlusion import occlusion
 from fc7.engine.report.page import page
 from fc7.engine.report.provenance import provenance
 from fc7.engine.report.scatter import scatter
@@ -95,6 +96,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             first,
             maps(subject, detail),
             maximal(subject, detail),
+            occlusion(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

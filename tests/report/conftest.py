@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from fc7.engine.attribution.occlude import OccludeOptions
+from fc7.engine.attribution.workflow import occlude
 from fc7.engine.data import open_source
 from fc7.engine.data.shapes import render
 from fc7.engine.features.workflow import ExtractOptions, extract, index, project
@@ -64,6 +66,7 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     index(made, "pixels", k=12)
     project(made, "fc7", "pca")
     project(made, "conv5.max", "pca", dimensions=3)
+    occlude(pictures, network, made.folder, OccludeOptions(window=40, stride=24, threads=1))
     return made
 
 

@@ -25,6 +25,7 @@ SECTIONS = [
     "filters",
     "maps",
     "patches",
+    "occlusion",
     "neighbours",
     "projection",
     "speed",
@@ -244,7 +245,8 @@ def test_without_images_network_or_labels_the_rest_remains(
     assert path == copy / "report.html"
     bare = Page(path.read_text(encoding="utf-8"))
     assert [found["id"] for found in bare.all("section")] == SECTIONS
-    assert bare.text.count("Not shown: ") == 3  # filters, maps and patches need the network
+    # Filters, maps and patches need the network, occlusion maps the images.
+    assert bare.text.count("Not shown: ") == 4
     assert "network" in bare.text
     # Neighbours and thumbnails fall back on the 32 x 32 pixels that the run itself keeps.
     (first, *_) = bare.all("figure", class_="neighbour")
@@ -260,6 +262,7 @@ def test_a_run_of_one_vector_layer_says_what_it_lacks(tmp_path: Path) -> None:
     text = Page(write_report(made, network=network).read_text(encoding="utf-8")).text
     assert "the run holds no layer with positions" in text
     assert "the run holds no maximal patches" in text
+    assert "the run holds no occlusion maps; fc7 occlude makes them" in text
     assert "the run holds no neighbours" in text
     assert "the run holds no projection" in text
     assert "All 6 rows could be used." in text
