@@ -42,8 +42,8 @@ class Executor:
             for op in self._front
             if op not in plan.in_full
         }
-        readers = {op: source for op in self._back for source in op.inputs}
-        collected = dict.fromkeys(s for s in readers.values() if s not in plan.behind)
+        read = (source for op in self._back for source in op.inputs)
+        collected = dict.fromkeys(source for source in read if source not in plan.behind)
         self._collected = list(collected) or [graph.output]
         self._last = _last_readers(self._front, self._collected)
         self._last_behind = _last_readers(self._back, [graph.output])

@@ -13,7 +13,7 @@ from fc7.engine.attribution.tracing.building import Builder
 _POINTWISE = """
     relu6 hardtanh silu gelu sigmoid hardswish hardsigmoid leaky_relu elu selu celu mish softplus
     tanh prelu _prelu_kernel clamp clamp_min clamp_max abs exp log1p sqrt square pow threshold
-    log_sigmoid softsign erf sin cos reciprocal rsqrt
+    log_sigmoid softsign erf sin cos reciprocal rsqrt neg
 """
 _SAME = "alias dropout feature_dropout lift_fresh_copy"
 _COPIES = "contiguous clone detach to _to_copy"
