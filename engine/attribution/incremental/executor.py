@@ -90,16 +90,16 @@ class Executor:
 
     def _run_bands(self, bands: range, base: Base, fill: Tensor) -> Tensor:
         plan = self.plan
-        like = base.output
-        collected = {
-            op: like.new_zeros((base.images, len(bands), plan.positions, *op.grid, op.channels))
-            for op in self._collected
-        }
+        shape = (base.images, len(bands), plan.positions)
+        collected: dict[Op, Tensor] = {}
         for place, band in enumerate(bands):
             values = self._run_band(band, base, fill)
-            for op, maps in collected.items():
-                self._collect(op, values[op], base, maps[:, place])
-        shape = (base.images, len(bands), plan.positions)
+            for op in self._collected:
+                value = values[op]
+                if not place:  # half precision shows only now
+                    like = value.blocks[0] if isinstance(value, Windows) else base.output
+                    collected[op] = like.new_zeros((*shape, *op.grid, op.channels))
+                self._collect(op, value, base, collected[op][:, place])
         if not self._back:
             (out,) = collected.values()
             return out.reshape(*shape, -1)
