@@ -15,7 +15,7 @@ import logging
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import chain
 from typing import Any
 
@@ -55,12 +55,13 @@ def trace(model: nn.Module, size: tuple[int, int]) -> Graph:
     with torch.no_grad(), _quiet():
         try:
             graph = _build(torch.export.export(model, (example,)))
-            if graph.unknown:
-                # What has no rule runs on batches of any size: none may stand in the graph.
-                batch = {0: torch.export.Dim("batch")}
-                graph = _build(torch.export.export(model, (example,), dynamic_shapes=(batch,)))
         except Exception as error:
             return _whole(model, example, type(error).__name__)
+        if graph.unknown:
+            # What has no rule runs on batches of any size: better that none stands in the graph.
+            batch = {0: torch.export.Dim("batch")}
+            with suppress(Exception):
+                graph = _build(torch.export.export(model, (example,), dynamic_shapes=(batch,)))
         if not agrees(graph, model, size, anything.device):
             return _whole(model, example, "traced, it gives other logits")
         return graph
