@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from hypothesis import reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -255,4 +256,10 @@ def programs(draw: st.DrawFn, size: tuple[int, int], most: int = 9) -> Program:
     for at in dict.fromkeys([len(pool) - 1, *(len(pool) - 1 - end for end in ends)]):
         how = draw(st.sampled_from(sorted(HEADS)))
         heads.append((at, how, nn.Linear(HEADS[how](pool[at].clone()).shape[1], 4)))
-    return Program(steps, heads)
+    program = Program(steps, heads)
+    images = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
+    try:
+        program(images)
+    except RuntimeError:  # such as a write to what overlaps with what is read
+        reject()
+    return program
