@@ -259,7 +259,8 @@ def programs(draw: st.DrawFn, size: tuple[int, int], most: int = 9) -> Program:
     program = Program(steps, heads)
     images = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
     try:
-        program(images)
+        for batch in (images, *torch.split(images, 1), torch.zeros(1, 3, *size)):
+            program(batch)
     except RuntimeError:  # such as a write to what overlaps with what is read
         reject()
     return program
