@@ -24,7 +24,7 @@ def fold(
     """Return a copy of the model without the normalisations that can be folded away.
 
     A pair is folded where the normalisation alone reads what the convolution returns, and both
-    run once. All other tensors are shared with the model.
+    run once and have no hooks. All other tensors are shared with the model.
 
     Args:
         model: a network in evaluation mode; not changed.
@@ -93,7 +93,11 @@ class _Reader(Observer):
         super().__init__()
         self.calls: Counter[str] = Counter()
         self.convolutions: dict[int, _Reading] = {}
-        self._kinds = {path: type(module) for path, module in model.named_modules()}
+        # A hook may change what a module reads or returns, or its weights before each pass.
+        self._kinds = {
+            path: type(module) if not (module._forward_hooks or module._forward_pre_hooks) else None
+            for path, module in model.named_modules()
+        }
         self._normalised: Tensor | None = None
 
     def leave(self, path: str, output: Any) -> None:

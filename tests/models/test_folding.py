@@ -116,3 +116,31 @@ def test_the_network_itself_does_not_change():
 
     assert digest_of(network.model) == network.digest
     assert folded.model.fc.weight.data_ptr() == network.model.fc.weight.data_ptr()
+
+
+class Hooked(nn.Module):
+    def __init__(self, hook):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        hook(self)
+
+    def forward(self, images):
+        return self.norm(self.convolution(images)).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda m: m.convolution.register_forward_hook(lambda _, images, output: output * 2),
+        lambda m: m.norm.register_forward_hook(lambda _, maps, output: output + 1),
+        lambda m: m.norm.register_forward_pre_hook(lambda _, maps: (maps[0] * 2,)),
+        lambda m: nn.utils.spectral_norm(m.convolution),
+        lambda m: nn.utils.parametrizations.weight_norm(m.convolution),
+    ],
+)
+def test_what_hooks_do_is_not_folded_away(hook):
+    torch.manual_seed(0)
+    network = network_of(with_statistics(Hooked(hook)))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.folded([])(images), network(images))
