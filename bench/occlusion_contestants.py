@@ -16,10 +16,12 @@ from torch import Tensor
 
 from fc7.engine.attribution.grid import places, to_pixels
 from fc7.engine.attribution.occlusion import Occlusion
-from fc7.engine.models import load_model
+from fc7.engine.models import Network, load_model
 
-CAPTUM_BATCHES = (4, 8, 16, 32)
-HAND_BATCHES = (8, 16, 32, 64)
+CAPTUM_BATCHES = (4, 8, 16)
+HAND_BATCHES = (8, 16, 32)
+SAMPLE = 96
+"""Places of a sample, about."""
 _TUNED_PLACES = 48
 
 
@@ -32,12 +34,14 @@ class Case:
         size: side of the image in pixels.
         window: side of the square in pixels.
         stride: pixels from one place to the next.
+        sampled: whether the peers cover a sample of the places, for whole maps take them minutes.
     """
 
     model: str
     size: int = 224
     window: int = 16
     stride: int = 8
+    sampled: bool = False
 
     @property
     def name(self) -> str:
@@ -46,16 +50,26 @@ class Case:
 
 
 class Bench:
-    """The contestants of one case, and what they agree on."""
+    """The contestants of one case, and what they agree on.
 
-    def __init__(self, case: Case) -> None:
+    Args:
+        case: the case.
+        folded: whether to keep the folded network alone.
+    """
+
+    def __init__(self, case: Case, folded: bool = False) -> None:
         self.case = case
-        self.network = load_model(case.model, weights="random", seed=0, device="cpu")
-        self._folded = self.network.folded([])
+        network = load_model(case.model, weights="random", seed=0, device="cpu")
+        # Where it folds, so that only one of the two is in memory, as in `fc7 occlude`.
+        self.network = network.folded([]) if folded else network
         self.image = torch.rand(
             1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0)
         )
         self.places = list(places((case.size, case.size), case.window, case.stride))
+
+    @cached_property
+    def _folded(self) -> Network:
+        return self.network.folded([])
 
     @cached_property
     def occlusion(self) -> Occlusion:
@@ -106,15 +120,36 @@ class Bench:
         )
         return found[0, 0]
 
+    def hand_seconds(self, batch: int) -> float:
+        """Return the CPU-seconds of `by_hand`, of a sample scaled up if the case says so."""
+        if not self.case.sampled:
+            return _seconds(lambda: self.by_hand(batch))
+        step = max(1, len(self.places) // SAMPLE)
+        some = range(0, step * SAMPLE, step)
+        return _seconds(lambda: self.by_hand(batch, some)) * len(self.places) / SAMPLE
+
+    def captum_seconds(self, batch: int, channels_last: bool) -> float:
+        """Return the CPU-seconds of `captum`, of a sample scaled up if the case says so."""
+        if not self.case.sampled:
+            return _seconds(lambda: self.captum(batch, channels_last))
+        stride, covered = self._coarse(SAMPLE)
+        seconds = _seconds(lambda: self.captum(batch, channels_last, stride=stride))
+        return seconds * len(self.places) / covered
+
+    def _coarse(self, wanted: int) -> tuple[int, int]:
+        """Return a stride with about so many places, and how many it has."""
+        span = self.case.size - self.case.window
+        stride = -(-span // (round(wanted**0.5) - 1))
+        return stride, (-(-span // stride) + 1) ** 2
+
     def best_hand(self) -> int:
         """Return the batch at which full inference takes least for a place."""
-        some = range(_TUNED_PLACES + HAND_BATCHES[-1] - _TUNED_PLACES % HAND_BATCHES[-1])
+        some = range(-(-_TUNED_PLACES // HAND_BATCHES[-1]) * HAND_BATCHES[-1])
         return min(HAND_BATCHES, key=lambda batch: _seconds(lambda: self.by_hand(batch, some)))
 
     def best_captum(self) -> tuple[int, bool]:
         """Return the `perturbations_per_eval` and memory format at which Captum takes least."""
-        side = round(_TUNED_PLACES**0.5)
-        stride = -(-(self.case.size - self.case.window) // (side - 1))
+        stride, _ = self._coarse(_TUNED_PLACES)
         settings = [(batch, form) for batch in CAPTUM_BATCHES for form in (False, True)]
         return min(settings, key=lambda each: _seconds(lambda: self.captum(*each, stride=stride)))
 

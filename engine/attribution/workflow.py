@@ -53,7 +53,7 @@ def occlude_with_summary(
     """
     options = options or OccludeOptions()
     source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    network = model if isinstance(model, Network) else load_model(model).folded([])
     job = Occlude(network, source, options)  # a wrong option is found before anything is written
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)

@@ -117,6 +117,8 @@ def occlude(
     source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, "fp32", mean, std, resize, crop
     )
+    # The network as it was loaded is not needed beside its folded twin.
+    network = network.folded([])
     made, summary = _occlude(source, network, out, options)
     if not json:
         _say_what_is_slow(made, summary)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fc7.engine.attribution.incremental.base import Base
