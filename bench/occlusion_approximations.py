@@ -5,6 +5,7 @@ network that has learnt something and images that it has not seen; the time is R
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def compare(rounds: int = 3) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds):
         for name, maker in makers.items():
-            seconds[name].append(cpu_seconds(lambda maker=maker: maker.maps(image))[0])
+            seconds[name].append(cpu_seconds(partial(maker.maps, image))[0])
     least = {name: sorted(each)[rounds // 2] for name, each in seconds.items()}
     return {
         name: {"rank_correlation": alike[name], "faster": least["exact"] / least[name]}

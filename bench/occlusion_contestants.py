@@ -106,11 +106,11 @@ class Bench:
 
         case = self.case
         form = torch.channels_last if channels_last else torch.contiguous_format
-        model = self.network.model.to(memory_format=form)  # type: ignore[call-overload]
+        model = self.network.model.to(memory_format=form)
         mean, std = torch.tensor(self.network.mean), torch.tensor(self.network.std)
         image = (self.image - mean[:, None, None]) / std[:, None, None]
         step = stride or case.stride
-        found = Peer(model).attribute(
+        found: Tensor = Peer(model).attribute(
             image.contiguous(memory_format=form),
             (3, max(case.window, step), max(case.window, step)),  # it wants no gaps
             (3, step, step),
@@ -151,7 +151,9 @@ class Bench:
         """Return the `perturbations_per_eval` and memory format at which Captum takes least."""
         stride, _ = self._coarse(_TUNED_PLACES)
         settings = [(batch, form) for batch in CAPTUM_BATCHES for form in (False, True)]
-        return min(settings, key=lambda each: _seconds(lambda: self.captum(*each, stride=stride)))
+        return min(
+            settings, key=lambda each: _seconds(lambda: self.captum(each[0], each[1], stride))
+        )
 
     def check(self, sampled: int = 24) -> dict[str, float]:
         """Compare ours with full inference in float64 at some places.
