@@ -110,7 +110,11 @@ class Truth:
         x = (images.double() - mean[:, None, None]) / std[:, None, None]
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            return torch.cat([self.model(part) for part in torch.split(x, self.together)])
+            return _in_parts(self.model, x, self.together)
+
+
+def _in_parts(model: nn.Module, images: Tensor, together: int) -> Tensor:
+    return torch.cat([model(part).reshape(len(part), -1) for part in torch.split(images, together)])
 
 
 def covered(
@@ -192,9 +196,7 @@ def compare(
 
     expected, whole = drops(truth.logits)
     with torch.inference_mode():
-        full, _ = drops(
-            lambda x: torch.cat([network(part) for part in torch.split(x, truth.together)])
-        )
+        full, _ = drops(lambda x: _in_parts(network, x, truth.together))
     ours = torch.stack([found.drops[place] for place in places]).double()
     return Comparison(ours, full, expected, float(whole.abs().max()))
 

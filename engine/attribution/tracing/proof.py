@@ -31,7 +31,7 @@ def agrees(graph: Graph, model: nn.Module, size: tuple[int, int], device: torch.
     images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
     images *= torch.tensor([0.3, 0.6, 1])[:, None, None, None]
     images = images.to(device, memory_format=torch.channels_last)
-    alone = torch.cat([model(image) for image in torch.split(images, 1)]).double()
+    alone = one_by_one(model, images).double()
     try:
         together = _logits(graph, images).double()
     except Exception:  # such as a batch size that stands in one of them
@@ -48,6 +48,12 @@ def agrees(graph: Graph, model: nn.Module, size: tuple[int, int], device: torch.
     spread = (alone - alone.mean(0)).abs().max()
     allowed = _OF_SPREAD * spread + of_logits * alone.abs().max()
     return bool(((together - alone).abs() <= allowed).all())
+
+
+def one_by_one(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of each image, (N, classes), as if there were no other."""
+    # A squeeze in the model may take the axis of the images away where there is one.
+    return torch.cat([model(image).reshape(1, -1) for image in torch.split(images, 1)])
 
 
 def _logits(graph: Graph, images: Tensor) -> Tensor:

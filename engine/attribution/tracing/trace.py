@@ -16,6 +16,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -35,7 +36,7 @@ from fc7.engine.attribution.tracing.nodes import (
     writes_elsewhere,
 )
 from fc7.engine.attribution.tracing.ops import Graph, Input, Op, Other
-from fc7.engine.attribution.tracing.proof import agrees
+from fc7.engine.attribution.tracing.proof import agrees, one_by_one
 
 _BATCH = 2  # of the example: with one image, torch.export takes a batch of one for granted
 
@@ -84,12 +85,8 @@ def _quiet() -> Iterator[None]:
 def _whole(model: nn.Module, example: Tensor, why: str) -> Graph:
     """Return a network that cannot be looked into as a single operation."""
     images = Input("images", (), tuple(example.shape[1:]), _no_call)
-
-    def one_by_one(batch: Tensor) -> Tensor:
-        return torch.cat([model(image) for image in torch.split(batch, 1)])
-
-    classes = one_by_one(example[:1]).shape[1]
-    output = Other("network", (images,), (classes,), one_by_one)
+    classes = one_by_one(model, example[:1]).shape[1]
+    output = Other("network", (images,), (classes,), partial(one_by_one, model))
     return Graph((images, output), output, (f"the network ({why})",))
 
 
