@@ -2,6 +2,22 @@
 
 from fc7.kernels.linear import FastLinear, linear
 from fc7.kernels.merge_topk import empty_topk, merge_topk
+from fc7.kernels.pixel_lists import Bounds, PixelList, Residual, Slides, pixel_list
 from fc7.kernels.spatial_max import spatial_max
+from fc7.kernels.window_conv import window_conv
+from fc7.kernels.window_max_pool import window_max_pool
 
-__all__ = ["FastLinear", "empty_topk", "linear", "merge_topk", "spatial_max"]
+__all__ = [
+    "Bounds",
+    "FastLinear",
+    "PixelList",
+    "Residual",
+    "Slides",
+    "empty_topk",
+    "linear",
+    "merge_topk",
+    "pixel_list",
+    "spatial_max",
+    "window_conv",
+    "window_max_pool",
+]
