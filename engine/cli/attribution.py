@@ -70,6 +70,7 @@ def occlude(
     weights: o.Weights = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
+    precision: o.Precision = "fp32",
     mean: o.Mean = None,
     std: o.Std = None,
     resize: o.Resize = None,
@@ -111,11 +112,11 @@ def occlude(
     draws = out.suffix.lower() in _PICTURES
     _check_kinds(data, out, draws)
     if draws:
-        network = open_network(model, weights, seed, device, "fp32", mean, std, resize, crop)
+        network = open_network(model, weights, seed, device, precision, mean, std, resize, crop)
         _draw(data, out, network, options, max_pixels, json)
         return
     source, network = open_data_and_network(
-        data, max_pixels, model, weights, seed, device, "fp32", mean, std, resize, crop
+        data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
     # The network as it was loaded is not needed beside its folded twin.
     network = network.folded([])
