@@ -46,11 +46,12 @@ class Case(nn.Module):
 
 
 def enliven(model: nn.Module, size: tuple[int, int], seed: int = 0) -> nn.Module:
-    """Draw weights and measure statistics so that covering an image changes logits by 0.01 to 10.
+    """Draw weights and measure statistics, so that covering an image changes logits visibly.
 
     Without statistics a deep network's activations grow or shrink by orders of magnitude, and what
-    is left of covering it drowns in rounding.
+    is left of covering its image drowns in rounding.
     """
+    model.eval()  # or dropout would make statistics that differ from run to run
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(tensor: Tensor | None, low: float, high: float) -> None:
