@@ -15,7 +15,7 @@ from fc7.engine.attribution.occlusion import Occlusion
 
 # Shrinking takes minutes here, and the note says all that a failure needs.
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],

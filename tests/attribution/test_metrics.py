@@ -139,8 +139,8 @@ def test_occlusion_finds_the_object():
     """On 100 pictures that tiny-shapes was not trained on, whose objects' masks are known.
 
     Observed: pointing 0.79, deletion 0.08, insertion 0.75; the centre 0.29, 0.17 and 0.51; noise
-    by the pixel 0.10, 0.16 and 0.16; noise on the same grid as occlusion 0.05, 0.33 and 0.28. The
-    bounds leave about a third of each difference, several times the error of 100 pictures' mean.
+    by the pixel 0.10, 0.16 and 0.16; noise on occlusion's own grid points at 0.05. The bounds leave
+    a third of each difference or more, which is several times the error of 100 pictures' mean.
     """
     network, source = load_model("tiny-shapes", device="cpu"), ShapesSource(100, 987654)
     rows = range(100)
@@ -150,6 +150,7 @@ def test_occlusion_finds_the_object():
     occlusion = Occlusion(network, 16, 8)
     maps = to_pixels(occlusion.maps(images, labels).drops, (64, 64), 16, 8)
     same_grid = to_pixels(random_maps(100, occlusion.grid, 1), (64, 64), 16, 8)
+    assert float(pointing_game(same_grid, masks).mean()) < 0.25
 
     def measured(maps):
         areas = (f(network, images, maps, labels, steps=8) for f in (deletion_auc, insertion_auc))
@@ -157,11 +158,8 @@ def test_occlusion_finds_the_object():
 
     pointing, deletion, insertion = measured(maps)
     assert pointing > 0.65
-    for others in (
-        centre_prior((64, 64)).expand(100, -1, -1),
-        random_maps(100, (64, 64), 0),
-        same_grid,
-    ):
+    centre, noise = centre_prior((64, 64)).expand(100, -1, -1), random_maps(100, (64, 64), 0)
+    for others in (centre, noise):
         other_pointing, other_deletion, other_insertion = measured(others)
         assert pointing > other_pointing + 0.3
         assert deletion < other_deletion - 0.04

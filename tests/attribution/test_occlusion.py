@@ -43,7 +43,7 @@ def images_of(size, count=2):
 @pytest.mark.parametrize(("name", "size", "window", "stride", "fill"), NETWORKS)
 def test_equals_full_inference(name, size, window, stride, fill):
     network = architecture(name, size)
-    truth = Truth.of(network, together=4)
+    truth = Truth.of(network, together=16)
     occlusion = Occlusion(network, window, stride, fill, "logit", size)
     assert occlusion.unknown == ()
     found = corners_and(occlusion, images=2, sampled=6)
@@ -53,7 +53,7 @@ def test_equals_full_inference(name, size, window, stride, fill):
 def test_448_pixels():
     size = (448, 448)
     network = architecture("squeezenet1_1", size)
-    truth = Truth.of(network, together=4)
+    truth = Truth.of(network, together=16)
     occlusion = Occlusion(network, 60, 96, None, "logit", size)
     assert occlusion.plan.full_multiply_adds > 7 * occlusion.plan.multiply_adds
     found = corners_and(occlusion, images=1, sampled=0)
