@@ -68,6 +68,19 @@ def test_networks(name: str, weights: str | None, side: int, window: int, stride
     compare(occlusion, truth, network, images, places, window, stride, 0.1).check(proves=100)
 
 
+def test_half_precision() -> None:
+    """As near to float32 as windows come, within a factor of two, and far from the effect."""
+    images, fill = drawn(2, 64), torch.tensor([0.3, 0.1, 0.7])
+    found = []
+    for precision, kind in (("fp32", Executor), ("bf16", Executor), ("bf16", ListExecutor)):
+        plan = Occlusion(load_model("tiny-shapes", precision=precision, device="cpu"), 16, 12).plan
+        found.append(torch.cat(changes(kind(plan), images, fill, range(plan.bands)), 1))
+    expected, windows, ours = found
+    error = (ours - expected).abs().max()
+    assert error <= 2 * (windows - expected).abs().max()
+    assert error < 0.05 * expected.abs().max()
+
+
 class Odd(nn.Module):
     """What the others lack: every kind of operation, and of sums of convolutions."""
 
