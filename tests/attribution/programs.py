@@ -259,7 +259,7 @@ def programs(draw: st.DrawFn, size: tuple[int, int], most: int = 9) -> Program:
     for at in dict.fromkeys([len(pool) - 1, *(len(pool) - 1 - end for end in ends)]):
         how = draw(st.sampled_from(sorted(HEADS)))
         heads.append((at, how, nn.Linear(HEADS[how](pool[at].clone()).shape[1], 4)))
-    program = Program(steps, heads)
+    program = Program(steps, heads).eval()
     images = torch.zeros(2, 3, *size).contiguous(memory_format=torch.channels_last)
     try:
         for batch in (images, *torch.split(images, 1), torch.zeros(1, 3, *size)):
