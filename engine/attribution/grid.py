@@ -6,13 +6,17 @@ the window then covers nothing.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.engine.attribution.incremental import Spans
 from fc7.engine.errors import OptionError
+
+Floats = NDArray[np.floating[Any]]
 
 
 def window_spans(size: int, window: int, stride: int) -> Spans:
@@ -29,6 +33,12 @@ def window_spans(size: int, window: int, stride: int) -> Spans:
         )
     starts = np.arange(-((window - size) // stride) + 1) * stride
     return Spans(np.minimum(starts, size), np.minimum(starts + window, size))
+
+
+def covering(spans: Spans) -> Spans:
+    """Return the spans that cover anything: all, or all but the last."""
+    held = spans.lengths > 0
+    return Spans(spans.starts[held], spans.stops[held])
 
 
 def places(size: tuple[int, int], window: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
@@ -64,6 +74,16 @@ def to_pixels(maps: Tensor, size: tuple[int, int], window: int, stride: int) -> 
     sums = torch.einsum("nij,iy,jx->nyx", maps, down, across)
     windows = torch.outer(down.sum(0), across.sum(0))
     return sums / windows.clamp_min(1)
+
+
+def interpolation(given: Floats, wanted: Floats) -> Floats:
+    """Return the matrix, (wanted, given), that interpolates numbers between places on a line.
+
+    Args:
+        given: where numbers are known, ascending.
+        wanted: where they are asked for; before the first place and behind the last as there.
+    """
+    return np.stack([np.interp(wanted, given, row) for row in np.eye(len(given))], 1)
 
 
 def _covers(spans: Spans, size: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fc7.engine.attribution.sweep import Question
+from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 
@@ -177,7 +178,7 @@ def _curves(
             logits = network(torch.where(chosen ^ (not deletes), colour, seen)).double()
             wanted = classes[part].to(logits.device)
             if step == start == 0:
-                _check_classes(network, classes, logits.shape[1])
+                check_classes(classes.tolist(), network, logits.shape[1])
             found[step, part] = question.scores(logits, wanted).cpu()
     return found
 
@@ -205,10 +206,7 @@ def _checked(
             f"{images.dtype} {tuple(images.shape)} and {tuple(maps.shape)}"
         )
     _refuse_nan(maps)
-    classes = torch.as_tensor(targets).reshape(-1)
-    if len(classes) != len(images):
-        raise OptionError(f"{len(classes)} classes for {len(images)} images; give one for each")
-    return classes.to(torch.int64)
+    return class_numbers(targets, len(images))
 
 
 def _refuse_nan(maps: Tensor) -> None:
@@ -216,9 +214,3 @@ def _refuse_nan(maps: Tensor) -> None:
         raise ValueError(
             "the maps hold NaN, which is neither more nor less important than a number"
         )
-
-
-def _check_classes(network: Network, classes: Tensor, count: int) -> None:
-    for number in classes.tolist():
-        if not 0 <= number < count:
-            raise OptionError(f"no class {number}; {network.name} has 0 to {count - 1}")

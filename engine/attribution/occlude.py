@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fc7.engine.attribution.making import MapMaker
 from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.attribution.refined import RefinedOcclusion
 from fc7.engine.attribution.stored import (
@@ -30,7 +31,7 @@ from fc7.engine.attribution.stored import (
     occlusions,
     output_name,
 )
-from fc7.engine.attribution.sweep import Question, Score
+from fc7.engine.attribution.sweep import Score
 from fc7.engine.attribution.targets import PREDICTED, Targets
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
@@ -112,9 +113,9 @@ class Occlude:
         self._network, self._source, self._options = network, source, options
         self._occlusion = make_occlusion(network, options)
         self.unknown = self._occlusion.unknown
-        self._classes = int(self._occlusion.plan.graph.output.shape[0])
+        self._classes = self._occlusion.classes
         self._targets = Targets(options.target, network, self._classes, source)
-        colour = Question(network, options.fill, options.score).colour.expand(3)
+        colour = self._occlusion.question.colour.expand(3)
         self.asked: dict[str, Any] = {
             "window": options.window,
             "stride": options.stride,
@@ -123,8 +124,8 @@ class Occlude:
             "target": self._targets.asked,
             "approximation": _approximation(options),
         }
-        together = self._occlusion.images_together if isinstance(self._occlusion, Occlusion) else 1
-        self._batch_rows = options.batch_rows or min(together, _MOST_TOGETHER)
+        together = min(self._occlusion.images_together, _MOST_TOGETHER)
+        self._batch_rows = options.batch_rows or together
 
     @property
     def outputs(self) -> list[Output]:
@@ -205,7 +206,7 @@ class Occlude:
         }
 
 
-def make_occlusion(network: Network, options: OccludeOptions) -> Occlusion | RefinedOcclusion:
+def make_occlusion(network: Network, options: OccludeOptions) -> MapMaker:
     """Return what makes the maps: exact, unless one of the approximations is asked for.
 
     Raises:

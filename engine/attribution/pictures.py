@@ -5,21 +5,17 @@ the window covers the image there, blue where it rises (`fc7.engine.attribution.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.attribution.colours import LEVELS, colours, table
-from fc7.engine.attribution.grid import window_spans
-from fc7.engine.attribution.incremental import Spans
+from fc7.engine.attribution.grid import Floats, covering, interpolation, window_spans
 
 # What is left of the image under the strongest colour, and under none: of its colours, and of
 # its darkness, so that all the colour is the map's, and dark pictures do not swallow it.
 _IMAGE_LEFT, _COLOUR_LEFT, _DARKNESS_LEFT = 0.28, 0.2, 0.7
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-
-Floats = NDArray[np.floating[Any]]
 
 
 def peak_of(drops: Floats) -> float:
@@ -73,7 +69,7 @@ def overlaid(
         uint8 (h, w, 3).
     """
     height, width = image.shape[:2]
-    pixels = _spread(drops, size, window, stride, _linear, (height, width))
+    pixels = _spread(drops, size, window, stride, interpolation, (height, width))
     strength = np.abs(pixels / peak if peak > 0 else np.zeros_like(pixels)).clip(0, 1)[..., None]
     light = (image @ _LUMINANCE)[..., None]
     base = 255 - _DARKNESS_LEFT * (255 - light - _COLOUR_LEFT * (image - light))
@@ -101,28 +97,16 @@ def _spread(
     shape: tuple[int, int],
 ) -> Floats:
     """Return a map over the image, at a resolution of `shape` pixels."""
-    spans = [window_spans(side, window, stride) for side in size]
-    axes = [
-        weigh(_middles(axis), (np.arange(count) + 0.5) * side / count)
+    spans = [covering(window_spans(side, window, stride)) for side in size]
+    down, across = (
+        weigh((axis.starts + axis.stops) / 2, (np.arange(count) + 0.5) * side / count)
         for axis, side, count in zip(spans, size, shape, strict=True)
-    ]
-    covered = [slice(int((axis.lengths > 0).sum())) for axis in spans]
-    held = np.nan_to_num(drops[covered[0], covered[1]].astype(np.float64))
-    return np.asarray(axes[0] @ held @ axes[1].T)
-
-
-def _middles(spans: Spans) -> Floats:
-    """Return the middles of the places along an axis that cover anything, in pixels."""
-    held = spans.lengths > 0
-    return np.asarray((spans.starts[held] + spans.stops[held]) / 2)
+    )
+    held = np.nan_to_num(drops[: down.shape[1], : across.shape[1]].astype(np.float64))
+    return np.asarray(down @ held @ across.T)
 
 
 def _nearest(middles: Floats, pixels: Floats) -> Floats:
     """Return which place's middle is nearest to each pixel, (pixels, places), 1 or 0."""
     nearest = np.abs(pixels[:, None] - middles).argmin(1)
     return np.asarray(np.eye(len(middles))[nearest])
-
-
-def _linear(middles: Floats, pixels: Floats) -> Floats:
-    """Return the weights, (pixels, places), that are linear between middles, constant beyond."""
-    return np.stack([np.interp(pixels, middles, row) for row in np.eye(len(middles))], 1)

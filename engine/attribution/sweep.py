@@ -7,7 +7,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental import Base, Executor, Graph, Plan, Spans
+from fc7.engine.attribution.incremental import Base, Executor, Plan, Spans
+from fc7.engine.attribution.tracing import Graph
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 

@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -62,6 +62,27 @@ class Targets:
         return torch.where(labels == _UNKNOWN, predicted, labels)
 
 
+def class_numbers(targets: Tensor | Sequence[int], images: int) -> Tensor:
+    """Return classes given one by one as a tensor, (N,) int64.
+
+    Raises:
+        OptionError: there is not one for each image, or they are no whole numbers.
+    """
+    numbers = torch.as_tensor(targets).reshape(-1)
+    if len(numbers) != images:
+        raise OptionError(f"{len(numbers)} classes for {images} images; give one for each")
+    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        raise OptionError(f"classes are whole numbers, not {numbers.dtype}")
+    return numbers.to(torch.int64)
+
+
+def check_classes(numbers: Iterable[int], network: Network, classes: int) -> None:
+    """Raise OptionError for the first number that is none of so many classes."""
+    for number in numbers:
+        if not 0 <= number < classes:
+            raise OptionError(f"no class {number}; {network.name} has 0 to {classes - 1}")
+
+
 def class_number(wanted: str | int, network: Network, classes: int) -> int:
     """Return the number of a class given by number or name.
 
@@ -70,8 +91,7 @@ def class_number(wanted: str | int, network: Network, classes: int) -> int:
     """
     text = str(wanted).strip()
     if text.removeprefix("-").isdecimal():
-        if not 0 <= int(text) < classes:
-            raise OptionError(f"no class {int(text)}; {network.name} has 0 to {classes - 1}")
+        check_classes([int(text)], network, classes)
         return int(text)
     if network.labels is None:
         raise OptionError(

@@ -1,8 +1,9 @@
 """Exact inference on images that differ from one another in a small window.
 
-Covering a few pixels changes a few activations of each layer. `trace` turns a network into a list
-of operations; a `Plan` says, from geometry alone, what each of them can change for every place of
-the window; an `Executor` carries the differences through, and computes nothing else.
+Covering a few pixels changes a few activations of each layer. A network is a list of operations
+(`fc7.engine.attribution.tracing`); a `Plan` says, from geometry alone, what each of them can change
+for every place of the window; an `Executor` carries the differences through, and computes nothing
+else.
 
 Others recompute the changed part of each layer, with its surroundings as input (Nakandala et al.,
 "Krypton", SIGMOD 2019). What is carried here are the differences themselves, as through DeltaCNN
@@ -14,6 +15,5 @@ from fc7.engine.attribution.incremental.base import Base
 from fc7.engine.attribution.incremental.executor import Executor
 from fc7.engine.attribution.incremental.plan import Plan
 from fc7.engine.attribution.incremental.spans import Spans
-from fc7.engine.attribution.tracing import Graph, trace
 
-__all__ = ["Base", "Executor", "Graph", "Plan", "Spans", "trace"]
+__all__ = ["Base", "Executor", "Plan", "Spans"]
