@@ -1,11 +1,12 @@
 """The undisturbed images' activations, as far as differences need them."""
 
-from collections import Counter
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from fc7.engine.attribution.incremental.plan import Plan
+from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Graph, Op
 
 
@@ -24,34 +25,18 @@ class Base:
     ) -> None:
         self.images = len(images)
         self._maps: dict[Op, Tensor] = {}
-        self._values: dict[Op, Tensor] = {}
         self._bounds: dict[Op, tuple[Tensor, Tensor]] = {}
-        readers = Counter(source for op in graph.ops for source in dict.fromkeys(op.inputs))
-        values: dict[Op, Tensor] = {graph.input: images}
-        for op in graph.ops:
-            sources = tuple(dict.fromkeys(op.inputs))
-            if sources:
-                values[op] = op.full(*(values[source] for source in sources))
-            if op in kept:
-                self._values[op] = values[op]
-                if len(op.shape) == 3 or values[op].numel() == self.images * op.shape[0]:
-                    self._maps[op] = _channels_last(values[op], op)
+        for op, value in graph.values(images):
+            if op in kept and (len(op.shape) == 3 or value.numel() == self.images * op.shape[0]):
+                self._maps[op] = _channels_last(value, op)
             if op in bounds:
-                before = _channels_last(values[op], op)
+                before = _channels_last(value, op)
                 self._bounds[op] = before.clamp_max(0), before.clamp_min(0).neg_()
-            readers.subtract(sources)
-            for source in sources:
-                if not readers[source]:
-                    del values[source]
-        self.output = values[graph.output]
+            self.output = value
 
     def map(self, op: Op) -> Tensor:
         """Return what an operation returned, (N, H, W, C), contiguous."""
         return self._maps[op]
-
-    def value(self, op: Op) -> Tensor:
-        """Return what an operation returned, (N, *shape), as the network has it."""
-        return self._values[op]
 
     def relu_bounds(self, op: Op) -> tuple[Tensor, Tensor]:
         """Return min(x, 0) and -max(x, 0) of what an operation returned, (N, H, W, C) each.
@@ -60,6 +45,20 @@ class Base:
         max(d + min(x, 0), -max(x, 0)): where the unit is and stays active, d itself, exactly.
         """
         return self._bounds[op]
+
+
+def needed(plan: Plan) -> tuple[set[Op], set[Op]]:
+    """Return the operations whose undisturbed results are needed, and those before a ReLU."""
+    kept: set[Op] = {plan.graph.input}
+    bounds: set[Op] = set()
+    for op in plan.graph.ops:
+        if op in plan.in_full:
+            kept |= {source for source in op.inputs if source not in plan.in_full}
+        elif isinstance(op, o.Relu):
+            bounds |= set(op.inputs)
+        elif isinstance(op, o.MaxPool | o.Pointwise | o.Binary):
+            kept |= {op, *op.inputs}
+    return kept, bounds
 
 
 def _channels_last(value: Tensor, op: Op) -> Tensor:

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.layout import Copy, Layout, copies, views
+from fc7.engine.attribution.incremental.layout import Copy, Layout, everywhere, views
 from fc7.engine.attribution.incremental.windows import (
     Windows,
     as_block,
@@ -114,8 +113,7 @@ def distinct(op: Op, sources: Sequence[Layout]) -> list[tuple[Op, Layout]]:
 def spreads(op: Op, layout: Layout) -> Callable[[Windows], Tensor]:
     """Return what spreads windows over whole maps, zero elsewhere: (N, positions, H, W, C)."""
     height, width = op.grid
-    every = np.arange(layout.positions)
-    found = copies(layout, every, np.zeros_like(every), width)
+    found = everywhere(layout, width)
     as_it_lies = len(layout.groups) == 1 and layout.groups[0].width == width
 
     def spread(source: Windows) -> Tensor:

@@ -17,7 +17,7 @@ from fc7.engine.attribution.incremental.calls import (
     through,
     zeros,
 )
-from fc7.engine.attribution.incremental.layout import Layout, copies
+from fc7.engine.attribution.incremental.layout import Layout, between
 from fc7.engine.attribution.incremental.windows import (
     Windows,
     pairs,
@@ -85,10 +85,7 @@ def reshape(op: o.Reshape, layout: Layout, sources: Sequence[Layout]) -> Rule:
 
 def add(op: o.Add, layout: Layout, sources: Sequence[Layout]) -> Rule:
     """A sum of two, in the hull of their windows."""
-    found = [
-        [copies(source, group.members, group.starts, group.width) for group in layout.groups]
-        for source in sources
-    ]
+    found = [between(source, layout) for source in sources]
     factors = (1.0, op.alpha)
 
     def run(call: Call) -> Windows:
@@ -134,7 +131,7 @@ def _widened(source: Op, layout: Layout, given: Layout) -> Callable[[Call, Windo
 
         return of_vector
     plus_base = adds_base(source, layout)
-    found = [copies(given, group.members, group.starts, group.width) for group in layout.groups]
+    found = between(given, layout)
 
     def of_map(call: Call, windows: Windows) -> list[Tensor]:
         blocks = plus_base(call, zeros(call, layout, source.channels))
@@ -148,10 +145,7 @@ def _widened(source: Op, layout: Layout, given: Layout) -> Callable[[Call, Windo
 
 def cat(op: o.Cat, layout: Layout, sources: Sequence[Layout]) -> Rule:
     """Channels behind channels, in the hull of their windows."""
-    found = [
-        [copies(source, group.members, group.starts, group.width) for group in layout.groups]
-        for source in sources
-    ]
+    found = [between(source, layout) for source in sources]
 
     def run(call: Call) -> Windows:
         blocks = zeros(call, layout, op.channels)

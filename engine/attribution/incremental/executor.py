@@ -11,9 +11,9 @@ from functools import cache
 import numpy as np
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.calls import Call, Rule
-from fc7.engine.attribution.incremental.layout import copies, exact, views
+from fc7.engine.attribution.incremental.base import Base, needed
+from fc7.engine.attribution.incremental.calls import Call, Rule, on_map
+from fc7.engine.attribution.incremental.layout import everywhere, exact
 from fc7.engine.attribution.incremental.plan import Plan
 from fc7.engine.attribution.incremental.rules import rule_for
 from fc7.engine.attribution.incremental.spans import whole
@@ -46,12 +46,13 @@ class Executor:
         self._collected = list(collected) or [graph.output]
         self._last = _last_readers(self._front, self._collected)
         self._last_behind = _last_readers(self._back, [graph.output])
-        self._kept, self._bounds = _needed(plan)
+        self._kept, self._bounds = needed(plan)
         self._back_rules = cache(self._make_back_rules)
+        self._covered_at = on_map(graph.input, plan.layouts[graph.input])
+        # What becomes whole maps: for the linear layers, or for what runs in full.
+        spread = {*self._collected, *(source for op in plan.in_full for source in op.inputs)}
         self._spread = {
-            op: copies(plan.layouts[op], np.arange(plan.positions), _zeros(plan), op.grid[1])
-            for op in graph.ops
-            if op not in plan.in_full
+            op: everywhere(plan.layouts[op], op.grid[1]) for op in spread - plan.in_full
         }
 
     @property
@@ -92,40 +93,43 @@ class Executor:
         shape = (base.images, len(bands), plan.positions)
         collected: dict[Op, Tensor] = {}
         for place, band in enumerate(bands):
-            values = self._run_band(band, base, fill)
+            windows, full = self._run_band(band, base, fill)
             for op in self._collected:
-                value = values[op]
                 if not place:  # half precision shows only now
-                    like = value.blocks[0] if isinstance(value, Windows) else base.output
+                    like = windows[op].blocks[0] if op in windows else base.output
                     collected[op] = like.new_zeros((*shape, *op.grid, op.channels))
-                self._collect(op, value, base, collected[op][:, place])
+                maps = collected[op][:, place]
+                if op in windows:
+                    for to, part in pairs(maps, 0, windows[op], self._spread[op]):
+                        to.copy_(part)
+                else:  # then it is the output: all behind an unknown is in full
+                    change = full[op].view(-1, plan.positions, *op.shape) - base.output[:, None]
+                    maps.copy_(change.view_as(maps))
         if not self._back:
             (out,) = collected.values()
             return out.reshape(*shape, -1)
         return self._run_back(bands, base, collected).reshape(*shape, -1)
 
-    def _run_band(self, band: int, base: Base, fill: Tensor) -> dict[Op, Windows | Tensor]:
-        """Return what the collected operations change: windows, or whole values if in full."""
+    def _run_band(
+        self, band: int, base: Base, fill: Tensor
+    ) -> tuple[dict[Op, Windows], dict[Op, Tensor]]:
+        """Return what the collected operations change, or their whole values if in full."""
         plan = self.plan
-        values: dict[Op, Windows | Tensor] = {plan.graph.input: self._covered(band, base, fill)}
+        windows: dict[Op, Windows] = {plan.graph.input: self._covered(band, base, fill)}
+        full: dict[Op, Tensor] = {}
         for number, op in enumerate(self._front):
+            done = [source for source in set(op.inputs) if self._last.get(source) == number]
             if op in plan.in_full:
-                values[op] = self._run_in_full(op, values, base)
+                full[op] = self._run_in_full(op, windows, full, base)
             else:
-                inputs = [values[source] for source in op.inputs]
-                spare = [self._last.get(source) == number for source in op.inputs]
                 rows = plan.rows[op]
-                call = Call(
-                    base,
-                    inputs,  # type: ignore[arg-type]
-                    spare if len(set(op.inputs)) == len(inputs) else [False] * len(inputs),
-                    (int(rows.starts[band]), int(rows.stops[band])),
-                )
-                values[op] = self._rules[op](call)
-            for source in set(op.inputs):
-                if self._last.get(source) == number:
-                    values.pop(source, None)
-        return values
+                span = int(rows.starts[band]), int(rows.stops[band])
+                inputs = [windows[source] for source in op.inputs]
+                windows[op] = self._rules[op](Call(base, inputs, _spare(op, done), span))
+            for source in done:
+                windows.pop(source, None)
+                full.pop(source, None)
+        return windows, full
 
     def _covered(self, band: int, base: Base, fill: Tensor) -> Windows:
         """Return by how much covering changes the images."""
@@ -134,24 +138,22 @@ class Executor:
         top, bottom = int(rows.starts[band]), int(rows.stops[band])
         source = base.map(images)
         blocks = []
-        for width, members, starts in layout.groups:
+        for (width, members, _), places in zip(layout.groups, self._covered_at, strict=True):
             shape = (base.images, len(members), bottom - top, width, images.channels)
             block = fill.expand(shape).clone()
-            for part, pixels in pairs_of_map(
-                block, top, source, views(images.grid[1], starts, width)
-            ):
+            for part, pixels in pairs_of_map(block, top, source, places):
                 part.sub_(pixels)
             blocks.append(block)
         return Windows(top, bottom - top, layout, blocks)
 
-    def _run_in_full(self, op: Op, values: dict[Op, Windows | Tensor], base: Base) -> Tensor:
-        full = []
-        for source in dict.fromkeys(op.inputs):
-            value = values[source]
-            full.append(
-                self._disturbed(source, value, base) if isinstance(value, Windows) else value
-            )
-        return op.full(*full)
+    def _run_in_full(
+        self, op: Op, windows: dict[Op, Windows], full: dict[Op, Tensor], base: Base
+    ) -> Tensor:
+        values = (
+            full[source] if source in full else self._disturbed(source, windows[source], base)
+            for source in dict.fromkeys(op.inputs)
+        )
+        return op.full(*values)
 
     def _disturbed(self, op: Op, windows: Windows, base: Base) -> Tensor:
         """Return an operation's whole values under each position, (N * positions, *shape)."""
@@ -159,15 +161,6 @@ class Executor:
         for to, part in pairs(maps, 0, windows, self._spread[op]):
             to.add_(part)
         return maps.flatten(0, 1).permute(0, 3, 1, 2).reshape(-1, *op.shape)
-
-    def _collect(self, op: Op, value: Windows | Tensor, base: Base, maps: Tensor) -> None:
-        """Put a collected operation's change into whole maps, (N, positions, H, W, C), of zeros."""
-        if isinstance(value, Tensor):  # then it is the output: all behind an unknown is in full
-            change = value.view(-1, self.plan.positions, *op.shape) - base.output[:, None]
-            maps.copy_(change.view_as(maps))
-            return
-        for to, part in pairs(maps, 0, value, self._spread[op]):
-            to.copy_(part)
 
     def _run_back(self, bands: range, base: Base, collected: dict[Op, Tensor]) -> Tensor:
         plan = self.plan
@@ -189,13 +182,11 @@ class Executor:
                     found = collected[source].permute(0, 1, 2, 5, 3, 4).flatten(3)
                 values[op] = Windows(0, 1, layout, [found.flatten(1, 2)[:, :, None, None]])
                 continue
+            done = [source for source in set(op.inputs) if self._last_behind.get(source) == number]
             inputs = [values[source] for source in op.inputs]
-            spare = [self._last_behind.get(source) == number for source in op.inputs]
-            spare = spare if len(set(op.inputs)) == len(inputs) else [False] * len(inputs)
-            values[op] = rules[op](Call(base, inputs, spare, (0, 1)))
-            for source in set(op.inputs):
-                if self._last_behind.get(source) == number:
-                    del values[source]
+            values[op] = rules[op](Call(base, inputs, _spare(op, done), (0, 1)))
+            for source in done:
+                del values[source]
         return values[plan.graph.output].blocks[0]
 
     def _make_back_rules(self, positions: int) -> dict[Op, Rule]:
@@ -236,8 +227,10 @@ def _covering(starts: np.ndarray, stops: np.ndarray, place: int) -> slice:
     return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
 
 
-def _zeros(plan: Plan) -> np.ndarray:
-    return np.zeros(plan.positions, np.int64)
+def _spare(op: Op, done: list[Op]) -> list[bool]:
+    """Return which inputs' memory an operation may write over: what nothing reads afterwards."""
+    twice = len(set(op.inputs)) < len(op.inputs)
+    return [source in done and not twice for source in op.inputs]
 
 
 def _last_readers(ops: list[Op], collected: list[Op]) -> dict[Op, int]:
@@ -261,17 +254,3 @@ def _last_readers(ops: list[Op], collected: list[Op]) -> dict[Op, int]:
             if last.get(each) != latest:
                 last.pop(each, None)
     return last
-
-
-def _needed(plan: Plan) -> tuple[set[Op], set[Op]]:
-    """Return the operations whose undisturbed results are needed, and those before a ReLU."""
-    kept: set[Op] = {plan.graph.input}
-    bounds: set[Op] = set()
-    for op in plan.graph.ops:
-        if op in plan.in_full:
-            kept |= {source for source in op.inputs if source not in plan.in_full}
-        elif isinstance(op, o.Relu):
-            bounds |= set(op.inputs)
-        elif isinstance(op, o.MaxPool | o.Pointwise | o.Binary):
-            kept |= {op, *op.inputs}
-    return kept, bounds

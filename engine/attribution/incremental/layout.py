@@ -139,6 +139,17 @@ class Copy(NamedTuple):
     width: int
 
 
+def between(source: Layout, target: Layout) -> list[list[Copy]]:
+    """Return what to copy of a layout into each group of another."""
+    return [copies(source, group.members, group.starts, group.width) for group in target.groups]
+
+
+def everywhere(source: Layout, width: int) -> list[Copy]:
+    """Return what to copy of a layout into whole maps, one for each position."""
+    every = np.arange(source.positions)
+    return copies(source, every, np.zeros_like(every), width)
+
+
 def copies(source: Layout, members: Ints, starts: Ints, width: int) -> list[Copy]:
     """Return what to copy of a layout into windows that need not lie in it.
 

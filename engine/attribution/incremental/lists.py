@@ -6,7 +6,7 @@ behind that are one kernel (`fc7.kernels.window_conv`): few launches, each large
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
+from fc7.engine.attribution.incremental.base import Base, needed
 from fc7.engine.attribution.incremental.list_rules import (
     RULES,
     SPREADING,
@@ -47,7 +47,7 @@ class ListExecutor:
         self._steps = fused(plan.graph)
         self._bytes = _bytes_of_bands(plan)
         self._program = lru_cache(_PROGRAMS)(self._make_program)
-        self._kept, self._bounds = _needed(plan.graph)
+        self._kept, self._bounds = needed(plan)
 
     @staticmethod
     def serves(plan: Plan) -> bool:
@@ -67,16 +67,7 @@ class ListExecutor:
         return Base(self.plan.graph, images, self._kept, self._bounds)
 
     def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
-        """Yield the logits' change for some rows of positions, from the top to the bottom.
-
-        Args:
-            base: the undisturbed images.
-            fill: (3,), what covers.
-            bands: the rows of positions.
-
-        Returns:
-            (N, rows, columns, classes) each time; all of them together are `bands`.
-        """
+        """Yield the logits' change for some rows of positions; see `Executor.run`."""
         if not len(bands):
             return
         largest = int(self._bytes[:, bands.start : bands.stop].sum(1).max()) * base.images
@@ -177,13 +168,13 @@ def _convolution(step: Step, of: dict[Op, PixelList]) -> Rule:
     assert conv is not None
     source, target, slides = of[step.inputs[0]], of[step.op], slides_of(conv)
 
-    def run(base: Base, inputs: "list[Tensor] | tuple[Tensor, ...]") -> Tensor:
+    def run(base: Base, inputs: Sequence[Tensor]) -> Tensor:
         residual = Residual(inputs[1], of[step.inputs[1]]) if step.adds else None
         bounds = Bounds(*base.relu_bounds(step.relu)) if step.relu else None
         weight = conv.weight.to(inputs[0].dtype)
         return window_conv(inputs[0], weight, source, target, slides, conv.groups, residual, bounds)
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def _boxes(rows: list[np.ndarray], columns: list[np.ndarray]) -> Tensor:
@@ -203,17 +194,3 @@ def _bytes_of_bands(plan: Plan) -> np.ndarray:
             whole = 4 * int(np.prod(source.shape)) * plan.positions
             found.append(np.full(plan.bands, whole))
     return np.stack(found)
-
-
-def _needed(graph: Graph) -> tuple[set[Op], set[Op]]:
-    """Return the operations whose undisturbed results are needed, and those before a ReLU."""
-    kept: set[Op] = {graph.input}
-    bounds: set[Op] = set()
-    for op in graph.ops:
-        if isinstance(op, o.Relu):
-            bounds |= set(op.inputs)
-        elif isinstance(op, o.MaxPool):
-            kept |= set(op.inputs)
-        elif isinstance(op, o.Pointwise | o.Binary):
-            kept |= {op, *op.inputs}
-    return kept, bounds

@@ -4,7 +4,8 @@
 it, on the values of its inputs; how a local difference passes through it is in `rules`.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -185,3 +186,19 @@ class Graph:
         """The images."""
         (found,) = (op for op in self.ops if isinstance(op, Input))
         return found
+
+    def values(self, images: Tensor) -> Iterator[tuple[Op, Tensor]]:
+        """Run on images, (N, 3, H, W): yield each operation and its value, the output last.
+
+        A value is forgotten once all that read it have run.
+        """
+        readers = Counter[Op](source for op in self.ops for source in set(op.inputs))
+        values: dict[Op, Tensor] = {}
+        for op in self.ops:
+            sources = tuple(dict.fromkeys(op.inputs))
+            values[op] = op.full(*(values[source] for source in sources)) if sources else images
+            yield op, values[op]
+            readers.subtract(sources)
+            for source in sources:
+                if not readers[source]:
+                    del values[source]

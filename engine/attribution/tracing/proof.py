@@ -5,12 +5,10 @@ within rounding, or the operations are not the network's: it counts its images o
 something in it is not what its trace says.
 """
 
-from collections import Counter
-
 import torch
 from torch import Tensor, nn
 
-from fc7.engine.attribution.tracing.ops import Graph, Op
+from fc7.engine.attribution.tracing.ops import Graph
 
 # Errors allowed, as shares of how much images differ and of the logits themselves. What is to be
 # found is gross, another batch size or a layer left out; what must pass is rounding.
@@ -33,9 +31,11 @@ def agrees(graph: Graph, model: nn.Module, size: tuple[int, int], device: torch.
     images = images.to(device, memory_format=torch.channels_last)
     alone = one_by_one(model, images).double()
     try:
-        together = _logits(graph, images).double()
-    except Exception:  # such as a batch size that stands in one of them
+        for _, value in graph.values(images):
+            logits = value  # the last; to keep them all would take too much memory
+    except Exception:  # whatever ATen raises where another batch size stands in an operation
         return False
+    together = logits.double()
     if together.shape != alone.shape:
         return False
     epsilon = max(
@@ -54,16 +54,3 @@ def one_by_one(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits of each image, (N, classes), as if there were no other."""
     # A squeeze in the model may take the axis of the images away where there is one.
     return torch.cat([model(image).reshape(1, -1) for image in torch.split(images, 1)])
-
-
-def _logits(graph: Graph, images: Tensor) -> Tensor:
-    values: dict[Op, Tensor] = {graph.input: images}
-    readers = Counter[Op](source for op in graph.ops for source in set(op.inputs))
-    for op in graph.ops[1:]:
-        sources = tuple(dict.fromkeys(op.inputs))
-        values[op] = op.full(*(values[source] for source in sources))
-        readers.subtract(sources)
-        for source in sources:
-            if not readers[source]:
-                del values[source]
-    return values[graph.output]
