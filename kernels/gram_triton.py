@@ -270,7 +270,7 @@ def _store(total, out, target, target_strides, losses, i, j, channels):
         columns = j * total.shape[1] + tl.arange(0, total.shape[1])
         total = tl.where(rows[:, None] >= columns[None, :], total, tl.trans(total))
     loss = 0.0
-    pieces = _narrow(total)
+    pieces = narrow(total)
     for k in tl.static_range(len(pieces)):
         piece = pieces[k]
         columns = j * total.shape[1] + k * piece.shape[1] + tl.arange(0, piece.shape[1])
@@ -297,7 +297,7 @@ def _store(total, out, target, target_strides, losses, i, j, channels):
 
 
 @triton.jit
-def _narrow(tile):
+def narrow(tile):
     """Cut a tile into pieces of 32 columns: what is done with one takes few registers."""
     # Triton leaves the other branches out only of an if with an else.
     if tile.shape[1] == 128:

@@ -10,7 +10,7 @@ it tells a kernel which pixel of which position an entry is, and where another p
 position is found.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -34,6 +34,15 @@ class Slides:
     def taps(self) -> int:
         """Pixels that one output reads."""
         return self.kernel[0] * self.kernel[1]
+
+    @property
+    def constants(self) -> dict[str, int]:
+        """The same for a Triton kernel: KERNEL_Y, KERNEL_X, STRIDE_Y and so on."""
+        return {
+            f"{field.name.upper()}_{axis}": number
+            for field in fields(self)
+            for axis, number in zip("YX", getattr(self, field.name), strict=True)
+        }
 
 
 @dataclass(frozen=True, eq=False)

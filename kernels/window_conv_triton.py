@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from fc7.kernels import backend
 from fc7.kernels.backend import IN_INTERPRETER, tl, triton
-from fc7.kernels.gram_triton import _narrow
+from fc7.kernels.gram_triton import narrow
 from fc7.kernels.pixel_lists import Bounds, PixelList, Residual, Slides
 
 _BYTES_PER_STEP = 128  # of each entry: a line of the cache
@@ -60,7 +60,7 @@ def plan(
     """Choose the tiles for so many entries of all images; by counting, untuned on a GPU."""
     flat = channels_in <= _FLAT
     filled = _filled(channels_in, 16 // dtype.itemsize if channels_in > 4 else 4)
-    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]  # not in torch's types
     ieee = dtype == torch.float32 and not tf32
     block_n = 64 if flat or ieee or channels_out <= 64 else 128
     # What is not written a few numbers at a time needs a register pair for every address.
@@ -123,14 +123,7 @@ def window_conv_triton(
             *(low, high),
             *(entries_in, len(residual.pixels) if residual else 0, entries),
             *(cut.filled, channels, *target.size),
-            KERNEL_Y=slides.kernel[0],
-            KERNEL_X=slides.kernel[1],
-            STRIDE_Y=slides.stride[0],
-            STRIDE_X=slides.stride[1],
-            PADDING_Y=slides.padding[0],
-            PADDING_X=slides.padding[1],
-            DILATION_Y=slides.dilation[0],
-            DILATION_X=slides.dilation[1],
+            **slides.constants,
             FLAT=cut.filled if cut.flat else 0,
             WIDE=wide,
             GRANULE=gcd(channels, wide),
@@ -245,7 +238,7 @@ def _window_conv_kernel(
         y, x = row - top, column - left_side
         found = (y >= 0) & (y < down) & (x >= 0) & (x < across)
         residual_place = image * residual_entries + start + y * across + x
-    pieces = _narrow(total)
+    pieces = narrow(total)
     for piece in tl.static_range(len(pieces)):
         value = pieces[piece]
         columns = tl.program_id(0) % tiles_n * BLOCK_N + piece * value.shape[1]

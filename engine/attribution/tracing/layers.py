@@ -44,7 +44,7 @@ def conv(made: Made, a: Arguments) -> Op:
     return o.Conv(*common(made), slides, weight, a["groups"])
 
 
-def batch_norm(made: Made, a: Arguments) -> Op:
+def batch_norm(made: Made, a: Arguments) -> Any:
     """Build a normalisation by fixed statistics."""
     source = op_of(a["input"])
     require(not a.get("training", False))
@@ -60,7 +60,7 @@ def batch_norm(made: Made, a: Arguments) -> Op:
     first = o.Scale(
         made.name, inputs, source.shape, lambda *v: full(*v)[0], scale.to(variance.dtype)
     )
-    return (first, None, None)  # type: ignore[return-value]
+    return (first, None, None)
 
 
 def max_pool(made: Made, a: Arguments) -> Any:

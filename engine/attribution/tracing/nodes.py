@@ -1,7 +1,7 @@
 """What a node of an exported graph is: which function, and what it does to memory."""
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,12 +21,13 @@ def function_of(node: Node) -> str:
     return name.removesuffix("_") if writes(node) else name
 
 
-def _arguments(node: Node) -> Any:
+def arguments_of(node: Node) -> Any:
+    """Return the arguments of ATen's function, as its schema has them; () where it has none."""
     return getattr(getattr(node.target, "_schema", None), "arguments", ())
 
 
 def _first_argument(node: Node) -> Any:
-    arguments = _arguments(node)
+    arguments = arguments_of(node)
     return arguments[0].alias_info if arguments else None
 
 
@@ -38,21 +39,21 @@ def writes(node: Node) -> bool:
 
 def writes_elsewhere(node: Node) -> bool:
     """Say whether it writes to anything but a tensor that is its first argument."""
-    written = [a.name for a in _arguments(node) if a.alias_info and a.alias_info.is_write]
-    given = [a.name for a in _arguments(node)[: len(node.args)]]
+    written = [a.name for a in arguments_of(node) if a.alias_info and a.alias_info.is_write]
+    given = [a.name for a in arguments_of(node)[: len(node.args)]]
     first = given[:1] if node.args and isinstance(node.args[0], Node) else []
     return any(name in (*given, *node.kwargs) for name in written if name not in first)
 
 
-def function(node: Node) -> Callable[..., Any]:
+def function(node: Node) -> Any:
     """Return what a node calls, such that it leaves its arguments as they are."""
     target: Any = node.target
     if not writes(node):
-        return target  # type: ignore[no-any-return]
+        return target
     found = getattr(getattr(torch.ops.aten, function_of(node), None), target._overloadname, None)
     # What works in place keeps its argument's dtype, whatever the others are.
     if found is not None and _kinds(found) == _kinds(target) and len(set(_dtypes(node))) == 1:
-        return found  # type: ignore[no-any-return]
+        return found
     return lambda first, *rest, **named: target(first.clone(), *rest, **named)
 
 

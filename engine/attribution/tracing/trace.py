@@ -28,6 +28,7 @@ from fc7.engine.attribution.tracing.builders import BUILDERS
 from fc7.engine.attribution.tracing.building import Part, UnknownCallError
 from fc7.engine.attribution.tracing.calls import Call, Several, Size, leaves, replaced, varies
 from fc7.engine.attribution.tracing.nodes import (
+    arguments_of,
     function,
     function_of,
     is_view,
@@ -166,8 +167,7 @@ class _Builder:
         builder = BUILDERS.get(function_of(node))
         if builder is None:
             return None
-        arguments = node.target._schema.arguments  # type: ignore[union-attr]
-        bound = {argument.name: argument.default_value for argument in arguments}
+        bound = {argument.name: argument.default_value for argument in arguments_of(node)}
         bound |= dict(zip(bound, args, strict=False)) | kwargs
         if any(isinstance(value, Part) for value in leaves(bound)) and not builder.takes_parts:
             return None
