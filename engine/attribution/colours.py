@@ -6,6 +6,7 @@ that equal steps look equal. Diverging maps are Moreland's ("Diverging color map
 visualization", 2009); these ends can be told apart by readers who do not see red or green.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -64,3 +65,8 @@ def levels(values: NDArray[np.floating[Any]], peak: float) -> NDArray[np.uint8]:
 def colours(values: NDArray[np.floating[Any]], peak: float) -> NDArray[np.uint8]:
     """Return the colours of numbers, uint8 (..., 3); see `levels`."""
     return table()[levels(values, peak)]
+
+
+def hexadecimal(colour: Sequence[float]) -> str:
+    """Return (r, g, b) in [0, 1] as it is written on the web: #7f7f7f."""
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from fc7.engine.attribution.colours import table
+from fc7.engine.attribution.colours import hexadecimal, table
 from fc7.engine.attribution.pictures import heat, overlaid, peak_of, strongest_window
 from fc7.engine.errors import OptionError
 from fc7.engine.store.atomic import publish, temporary_beside
@@ -162,7 +162,7 @@ def _draw_scale(
 
 
 def _about(found: OccludedImage) -> str:
-    colour = "#" + "".join(f"{round(255 * part):02x}" for part in found.fill)
+    colour = hexadecimal(found.fill)
     window = f"a window of {found.window} by {found.window} pixels, every {found.stride}"
     approximate = f"approximate ({found.approximation}): " if found.approximation else ""
     framed = f"framed where the {found.score} falls most"

@@ -1,5 +1,6 @@
 """What an answer depends on: `occlude`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # An image takes seconds to minutes of a CPU: a stop should not cost a thousand of them.
 _PART_ROWS = 32
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-_IMAGES = (*_PICTURES, ".gif", ".bmp", ".tif", ".tiff")
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +93,7 @@ def occlude(
     Maps are exact unless --refine or --growth is given. Give the same command again after a stop,
     and it continues; other options make other maps in the same run. fc7 report shows them.
     """
+    from fc7.engine.attribution.figure import PICTURES
     from fc7.engine.attribution.occlude import OccludeOptions
 
     options = OccludeOptions(
@@ -109,7 +109,7 @@ def occlude(
         threads=thread_count(threads),
         parts=parts,
     )
-    draws = out.suffix.lower() in _PICTURES
+    draws = out.suffix.lower() in PICTURES
     _check_kinds(data, out, draws)
     if draws:
         network = open_network(model, weights, seed, device, precision, mean, std, resize, crop)
@@ -128,6 +128,7 @@ def occlude(
 
 def _check_kinds(data: str, out: Path, draws: bool) -> None:
     """Refuse one picture of many images, a run of one file, and a picture in no folder."""
+    from fc7.engine.data.folder import is_image_name
     from fc7.engine.errors import OptionError
 
     is_file = Path(data).is_file()
@@ -136,7 +137,7 @@ def _check_kinds(data: str, out: Path, draws: bool) -> None:
             f"{data} is not an image file, and {out} can show one image only; name a file, or a "
             "folder for --out"
         )
-    if not draws and is_file and Path(data).suffix.lower() in _IMAGES:
+    if not draws and is_file and is_image_name(os.fsencode(Path(data).name)):
         raise OptionError(f"{data} is one image; name a picture for --out, such as map.png")
     if draws:
         out.parent.stat()  # before a minute is spent on what could not be written

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fc7.engine.attribution.colours import table
+from fc7.engine.attribution.colours import hexadecimal, table
 from fc7.engine.attribution.pictures import heat, overlaid, peak_of
 from fc7.engine.attribution.stored import StoredOcclusion, occlusions
 from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name, classes_of_labels
@@ -135,7 +135,7 @@ def _about(subject: Subject, stored: StoredOcclusion) -> str:
     asked = {PREDICTED: "the predicted class", LABEL: "the label's class"}.get(
         str(stored.target)
     ) or class_name(subject.network, int(stored.target))
-    colour = "#" + "".join(f"{round(255 * part):02x}" for part in stored.fill)
+    colour = hexadecimal(stored.fill)
     square = sides(stored.window, stored.window)
     about = f"{stored.score} of {asked}, {square} pixels of {colour} every {stored.stride}"
     approximate = stored.approximation_words
