@@ -7,7 +7,7 @@ process's, of all threads. Of the largest networks the peers cover a sample of t
 each place costs them the same; the record says so. Nothing is reported of a case unless ours
 agrees with full inference in float64 as well as full inference in float32 does, and, where whole
 maps are made, with Captum's away from the edges. The peak memory is that of a process of its own
-for each.
+for each, to the moment when the map is made.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import torch
 
 from fc7.bench.occlusion_approximations import compare as approximations
 from fc7.bench.occlusion_contestants import SAMPLE, Bench, Case, cpu_seconds
-from fc7.bench.processes import measure
+from fc7.bench.processes import measure, own_peak_bytes
 from fc7.bench.record import RESULTS, machine, record, versions
 
 BARS = {"alexnet": 4.0, "vgg16": 8.5, "resnet18": 3.4, "resnet50": 2.8}
@@ -100,7 +100,7 @@ def _against(bench: Bench, rounds: dict[str, list[float]]) -> dict[str, Any]:
 
 def _peak(case: Case, who: str, batch: int, channels_last: bool) -> int:
     words = [sys.executable, "-m", "fc7.bench.occlusion", "--peak", who, case.model, str(batch)]
-    return measure([*words, *(["--channels-last"] if channels_last else [])]).peak_bytes
+    return int(measure([*words, *(["--channels-last"] if channels_last else [])]).output)
 
 
 def _make_once(case: Case, who: str, batch: int, channels_last: bool) -> None:
@@ -125,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.peak:
         who, model, batch = arguments.peak
         _make_once(Case(model), who, int(batch), arguments.channels_last)
+        print(own_peak_bytes())
         return 0
     results = _recorded() if arguments.only else {"cases": {}}
     cases = results["cases"]

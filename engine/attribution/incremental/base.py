@@ -17,21 +17,15 @@ class Base:
         graph: the network.
         images: (N, 3, H, W), as the network takes them.
         kept: the operations whose results are asked for later.
-        bounds: the operations in front of a ReLU; see `relu_bounds`.
     """
 
-    def __init__(
-        self, graph: Graph, images: Tensor, kept: Collection[Op], bounds: Collection[Op]
-    ) -> None:
+    def __init__(self, graph: Graph, images: Tensor, kept: Collection[Op]) -> None:
         self.images = len(images)
         self._maps: dict[Op, Tensor] = {}
         self._bounds: dict[Op, tuple[Tensor, Tensor]] = {}
         for op, value in graph.values(images):
             if op in kept and (len(op.shape) == 3 or value.numel() == self.images * op.shape[0]):
                 self._maps[op] = _channels_last(value, op)
-            if op in bounds:
-                before = _channels_last(value, op)
-                self._bounds[op] = before.clamp_max(0), before.clamp_min(0).neg_()
             self.output = value
 
     def map(self, op: Op) -> Tensor:
@@ -39,26 +33,36 @@ class Base:
         return self._maps[op]
 
     def relu_bounds(self, op: Op) -> tuple[Tensor, Tensor]:
-        """Return min(x, 0) and -max(x, 0) of what an operation returned, (N, H, W, C) each.
+        """Return `relu_bounds_in` of all rows, made once: they take twice what the map takes."""
+        if op not in self._bounds:
+            self._bounds[op] = self.relu_bounds_in(op, (0, op.grid[0]))
+        return self._bounds[op]
+
+    def relu_bounds_in(self, op: Op, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return min(x, 0) and -max(x, 0) of an operation's result, (N, rows, W, C) each.
 
         A difference d in front of a ReLU becomes max(x + d, 0) - max(x, 0), which is
         max(d + min(x, 0), -max(x, 0)): where the unit is and stays active, d itself, exactly.
+
+        Args:
+            op: the operation in front of the ReLU.
+            rows: the first row and the one behind the last.
         """
-        return self._bounds[op]
+        values = self._maps[op][:, slice(*rows)]
+        return values.clamp_max(0), values.clamp_min(0).neg_()
 
 
-def needed(plan: Plan) -> tuple[set[Op], set[Op]]:
-    """Return the operations whose undisturbed results are needed, and those before a ReLU."""
+def needed(plan: Plan) -> set[Op]:
+    """Return the operations whose undisturbed results are needed."""
     kept: set[Op] = {plan.graph.input}
-    bounds: set[Op] = set()
     for op in plan.graph.ops:
         if op in plan.in_full:
             kept |= {source for source in op.inputs if source not in plan.in_full}
         elif isinstance(op, o.Relu):
-            bounds |= set(op.inputs)
+            kept |= set(op.inputs)
         elif isinstance(op, o.MaxPool | o.Pointwise | o.Binary):
             kept |= {op, *op.inputs}
-    return kept, bounds
+    return kept
 
 
 def _channels_last(value: Tensor, op: Op) -> Tensor:

@@ -28,17 +28,17 @@ from fc7.engine.attribution.tracing.ops import Op
 
 
 def relu(op: o.Relu, layout: Layout, sources: Sequence[Layout]) -> Rule:
-    """A ReLU: max(x + d, 0) - max(x, 0), by two bounds; see `Base.relu_bounds`."""
+    """A ReLU: max(x + d, 0) - max(x, 0), by two bounds; see `Base.relu_bounds_in`."""
     (before,) = op.inputs
     of_map = on_map(op, layout)
 
     def run(call: Call) -> Windows:
         blocks = own_blocks(call, layout, sources)
-        lows, highs = call.base.relu_bounds(before)
+        lows, highs = call.base.relu_bounds_in(before, call.rows)
         for block, places in zip(blocks, of_map, strict=True):
-            for part, low in pairs_of_map(block, call.rows[0], lows, places):
+            for part, low in pairs_of_map(block, 0, lows, places):
                 part.add_(low)
-            for part, high in pairs_of_map(block, call.rows[0], highs, places):
+            for part, high in pairs_of_map(block, 0, highs, places):
                 torch.maximum(part, high, out=part)
         return result(call, layout, blocks)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fc7.engine.attribution.incremental.base import Base, needed
@@ -24,6 +25,8 @@ from fc7.kernels import linear
 
 _POSITIONS_TOGETHER = 1024
 _BYTES_TOGETHER = 2**26  # of collected maps
+_POSITIONS_COPIED = 256  # at once, of maps that are brought into another order
+_UNITS_TOGETHER = 1024  # of a linear layer whose weights are copied
 # Above this share of a map, windows are not worth the pixel by pixel product.
 _MOST_OF_MAP = 0.7
 
@@ -46,7 +49,7 @@ class Executor:
         self._collected = list(collected) or [graph.output]
         self._last = _last_readers(self._front, self._collected)
         self._last_behind = _last_readers(self._back, [graph.output])
-        self._kept, self._bounds = needed(plan)
+        self._kept = needed(plan)
         self._back_rules = cache(self._make_back_rules)
         self._covered_at = on_map(graph.input, plan.layouts[graph.input])
         # What becomes whole maps: for the linear layers, or for what runs in full.
@@ -66,7 +69,7 @@ class Executor:
 
     def base(self, images: Tensor) -> Base:
         """Run the undisturbed images, (N, 3, H, W)."""
-        return Base(self.plan.graph, images, self._kept, self._bounds)
+        return Base(self.plan.graph, images, self._kept)
 
     def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
         """Yield the logits' change for some rows of positions, from the top to the bottom.
@@ -84,7 +87,8 @@ class Executor:
             int(np.prod(op.shape)) * base.images * fill.itemsize for op in self._collected
         )
         together = min(_POSITIONS_TOGETHER, _BYTES_TOGETHER // bytes_each) // plan.positions
-        together = max(1, together)
+        parts = max(1, -(-len(bands) // max(1, together)))
+        together = max(1, -(-len(bands) // parts))  # as many each time
         for first in range(bands.start, bands.stop, together):
             yield self._run_bands(range(first, min(first + together, bands.stop)), base, fill)
 
@@ -173,7 +177,11 @@ class Executor:
             if op.grid == (1, 1)
         }
         for number, op in enumerate(self._back):
-            if op not in rules:
+            done = [source for source in set(op.inputs) if self._last_behind.get(source) == number]
+            if op in rules:
+                inputs = [values[source] for source in op.inputs]
+                values[op] = rules[op](Call(base, inputs, _spare(op, done), (0, 1)))
+            else:
                 (source,) = op.inputs
                 if isinstance(op, o.Linear):
                     found = self._linear(op, collected[source], bands)
@@ -181,12 +189,9 @@ class Executor:
                     assert isinstance(op, o.Flatten)
                     found = collected[source].permute(0, 1, 2, 5, 3, 4).flatten(3)
                 values[op] = Windows(0, 1, layout, [found.flatten(1, 2)[:, :, None, None]])
-                continue
-            done = [source for source in set(op.inputs) if self._last_behind.get(source) == number]
-            inputs = [values[source] for source in op.inputs]
-            values[op] = rules[op](Call(base, inputs, _spare(op, done), (0, 1)))
             for source in done:
-                del values[source]
+                values.pop(source, None)
+                collected.pop(source, None)
         return values[plan.graph.output].blocks[0]
 
     def _make_back_rules(self, positions: int) -> dict[Op, Rule]:
@@ -209,15 +214,19 @@ class Executor:
         across = [_covering(columns.starts, columns.stops, x) for x in range(width)]
         covered = sum(s.stop - s.start for s in down) * sum(s.stop - s.start for s in across)
         if covered > _MOST_OF_MAP * height * width * len(bands) * self.plan.positions:
-            return linear(maps.permute(0, 1, 2, 5, 3, 4).flatten(3), op.weight.flatten(1))
+            weight, some = op.weight.flatten(1), max(1, _POSITIONS_COPIED // self.plan.positions)
+            parts = (part.permute(0, 1, 2, 5, 3, 4).flatten(3) for part in maps.split(some, 1))
+            return torch.cat([linear(part, weight) for part in parts], 1)
         out = maps.new_zeros((*maps.shape[:3], len(op.weight)))
-        for y, here in enumerate(down):
-            # A row's weights at once: a single pixel's lie apart, one to a line of the cache.
-            weights = op.weight[:, :, y].permute(2, 0, 1).contiguous()
-            for x, there in enumerate(across):
-                part = maps[:, here, there, y, x]
-                if part.numel():
-                    out[:, here, there] += linear(part.contiguous(), weights[x])
+        for units in range(0, len(op.weight), _UNITS_TOGETHER):
+            some = slice(units, units + _UNITS_TOGETHER)
+            for y, here in enumerate(down):
+                # A row's weights at once: a single pixel's lie apart, one to a line of the cache.
+                weights = op.weight[some, :, y].permute(2, 0, 1).contiguous()
+                for x, there in enumerate(across):
+                    part = maps[:, here, there, y, x]
+                    if part.numel():
+                        out[:, here, there, some] += linear(part.contiguous(), weights[x])
         return out
 
 

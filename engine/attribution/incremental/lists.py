@@ -47,7 +47,7 @@ class ListExecutor:
         self._steps = fused(plan.graph)
         self._bytes = _bytes_of_bands(plan)
         self._program = lru_cache(_PROGRAMS)(self._make_program)
-        self._kept, self._bounds = needed(plan)
+        self._kept = needed(plan)
 
     @staticmethod
     def serves(plan: Plan) -> bool:
@@ -64,7 +64,7 @@ class ListExecutor:
 
     def base(self, images: Tensor) -> Base:
         """Run the undisturbed images, (N, 3, H, W)."""
-        return Base(self.plan.graph, images, self._kept, self._bounds)
+        return Base(self.plan.graph, images, self._kept)
 
     def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
         """Yield the logits' change for some rows of positions; see `Executor.run`."""

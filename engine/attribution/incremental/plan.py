@@ -15,10 +15,10 @@ from fc7.engine.attribution.incremental.spans import Spans, averaged, capped, hu
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Graph, Op
 
-# What a group costs beside its elements, in multiplications and additions: some calls, and what a
-# convolution does with its weights before it begins.
-_PER_CALL = 2e6
-_PER_WEIGHT = 4
+# What a group costs beside its elements, in multiplications and additions: some calls, and that
+# oneDNN brings a convolution's weights into an order of its own each time.
+_PER_CALL = 4e6
+_PER_WEIGHT = 60
 
 
 class Plan:
