@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = ("alexnet", "resnet50")
+STAGES = ("environment", "photographs", "kernels", "occlusion", *MODELS)
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -143,7 +144,7 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("stage", choices=("environment", "photographs", "kernels", *MODELS))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("result", type=Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
@@ -164,6 +165,10 @@ def main(argv: list[str] | None = None) -> None:
     elif arguments.stage == "kernels":
         before = json.loads(arguments.result.read_text()) if arguments.result.exists() else {}
         save(kernels(arguments.device, arguments.quick, arguments.seconds, before, save))
+    elif arguments.stage == "occlusion":
+        from fc7.bench.gpu_occlusion import occlusion
+
+        save(occlusion(arguments.device, arguments.quick, arguments.seconds, save))
     else:
         from fc7.bench.gpu_extraction import extraction
 

@@ -21,6 +21,7 @@ def table(facts: Results) -> list[str]:
     if "tests" in results:
         lines.append(tests_line(results["tests"]))
     lines += ["", *_kernel_lines(results.get("kernels", {}))]
+    lines += ["", *_occlusion_lines(results.get("occlusion", {}))]
     lines += ["", *_extraction_lines(results.get("extraction", {}))]
     lines += [f"PROBLEM: {text}" for text in results["problems"]]
     if results["quick"]:
@@ -48,6 +49,22 @@ def _kernel_lines(found: Results) -> list[str]:
             )
     if found.get("left_out"):
         lines.append(f"not measured for lack of time: {', '.join(found['left_out'])}")
+    return lines
+
+
+def _occlusion_lines(found: Results) -> list[str]:
+    lines = [f"occlusion maps: {found['case']}"] if found else []
+    for precision, each in found.get("precisions", {}).items():
+        if "red" in each:
+            lines.append(f"{precision} is RED: {each['red']}"[:200])
+            continue
+        seconds = each["seconds_a_map"]
+        lines.append(
+            f"{precision}: {1000 * seconds['fc7']:.1f} ms a map by {each['executor']['chosen']}, "
+            f"{each['ratio']:.2f} times as fast as full inference (planned {each['planned']:.2f}, "
+            f"bar {found['bar']}), error {each['check']['error']:.1e} of the effect"
+        )
+    lines += [f"not measured for lack of time: {what}" for what in found.get("shortened", [])]
     return lines
 
 

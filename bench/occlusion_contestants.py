@@ -147,12 +147,12 @@ class Bench:
         some = range(-(-_TUNED_PLACES // HAND_BATCHES[-1]) * HAND_BATCHES[-1])
         return min(HAND_BATCHES, key=lambda batch: _seconds(lambda: self.by_hand(batch, some)))
 
-    def best_captum(self) -> tuple[int, bool]:
-        """Return the `perturbations_per_eval` and memory format at which Captum takes least."""
+    def best_captum(self, channels_last: bool) -> int:
+        """Return the `perturbations_per_eval` at which Captum takes least."""
         stride, _ = self._coarse(_TUNED_PLACES)
-        settings = [(batch, form) for batch in CAPTUM_BATCHES for form in (False, True)]
         return min(
-            settings, key=lambda each: _seconds(lambda: self.captum(each[0], each[1], stride))
+            CAPTUM_BATCHES,
+            key=lambda batch: _seconds(lambda: self.captum(batch, channels_last, stride)),
         )
 
     def check(self, sampled: int = 24) -> dict[str, float]:

@@ -7,10 +7,11 @@ torchvision installed and pyarrow, Typer, rich and pytest beside them:
     python -m fc7.bench.on_gpu OUT
     python -m fc7.bench.on_gpu --adopt OUT/on_gpu.json     # later, in a checkout: to bench/results/
 
-Four stages: what the machine is; the kernels' tests on the GPU; the kernels' benchmarks; the
-extraction of AlexNet and ResNet50 from JPEGs made on the spot. Every part runs in a process of its
-own, so a kernel that spoils its process costs that part alone, and OUT/on_gpu.json holds what has
-been found so far. When time grows short, less is measured, and the results name what is missing.
+Five stages: what the machine is; the kernels' tests on the GPU; the kernels' benchmarks; exact
+occlusion maps of VGG16; the extraction of AlexNet and ResNet50 from JPEGs made on the spot. Every
+part runs in a process of its own, so a kernel that spoils its process costs that part alone, and
+OUT/on_gpu.json holds what has been found so far. When time grows short, less is measured, and the
+results name what is missing.
 
 `--device cpu --quick` tries all of it out without a GPU, on sizes that measure nothing.
 """
@@ -32,7 +33,7 @@ from fc7.bench.gpu_table import table, tests_line
 
 NO_GPU = 2
 # Where each stage must end, as a share of all the time there is; what one leaves the next may use.
-_ENDS = {"tests": 0.3, "kernels": 0.66, "alexnet": 0.82, "resnet50": 0.97}
+_ENDS = {"tests": 0.28, "kernels": 0.6, "occlusion": 0.75, "alexnet": 0.86, "resnet50": 0.97}
 _TO_WIND_UP = 8  # seconds for a process to start, and to end what it is at
 Results = dict[str, Any]
 
@@ -98,6 +99,7 @@ def measure(out: Path, device: str, quick: bool, limit: float, tests: Path, comm
         ends = {stage: report.started + limit * share for stage, share in _ENDS.items()}
         _test(report, tests, out, device, ends["tests"])
         _kernels(report, runner, flags, ends["kernels"])
+        _occlude(report, runner, flags, ends["occlusion"], quick)
         _extract(report, runner, flags, Path(name) / "photographs", quick, ends)
     report.results["seconds"]["all"] = round(time.monotonic() - report.started, 1)
     report.write()
@@ -149,6 +151,23 @@ def _kernels(report: Report, runner: Runner, flags: Sequence[str], end: float) -
     for name, kernel in found.get("kernels", {}).items():
         for case, reason in kernel.get("red", {}).items():
             report.problem(f"{name} is red: {case}: {reason}"[:500])
+
+
+def _occlude(
+    report: Report, runner: Runner, flags: Sequence[str], end: float, quick: bool
+) -> None:
+    began = time.monotonic()
+    hard = max(end - began, 30.0)
+    options = [*flags, "--seconds", f"{hard - 2 * _TO_WIND_UP:.0f}"]
+    found, ended = runner.stage("occlusion", options, 300 if quick else hard)
+    if ended.startswith(STOPPED):
+        found.setdefault("shortened", []).append(f"occlusion, which {ended}")
+    elif ended:
+        report.problem(f"occlusion {ended}")
+    for precision, each in found.get("precisions", {}).items():
+        if "red" in each:
+            report.problem(f"occlusion in {precision} is {each['red']}"[:500])
+    report.keep("occlusion", found, time.monotonic() - began)
 
 
 def _extract(

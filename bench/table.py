@@ -98,12 +98,15 @@ def agreement_rows(results: Results) -> list[Row]:
     ]
 
 
+_OCCLUSION_PEERS = {"hand": "full inference, folded and batched"}
+
+
 def occlusion_rows(results: Results) -> list[Row]:
     """Return the rows of exact occlusion maps beside Captum and full inference."""
     rows = []
     for case, facts in results["cases"].items():
         for peer, ratio in facts["ratios"].items():
-            named = "Captum 0.9" if peer == "captum" else "full inference, folded and batched"
+            named = _OCCLUSION_PEERS.get(peer, peer.replace("captum", "Captum 0.9"))
             what = f"occlusion map, {case}, to {named}"
             seconds = facts["cpu_seconds"]["fc7"]
             bar = facts["bars"].get(peer)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,6 +83,17 @@ class MapMaker(ABC):
         """Return some images' maps, without places that cover nothing, and their scores."""
 
     @torch.inference_mode()
+    def choice(self) -> dict[str, Any]:
+        """Return which executor makes the maps, and why; see `Choice.record`."""
+        device = self.question.network.device
+        # Which is faster depends on how many share a batch; on a CPU nothing is measured.
+        images = torch.rand(self.images_together if device.type == "cuda" else 1, 3, *self.size)
+        return self._sweep.choice(self._base(images.to(device))).record
+
+    def _base(self, images: Tensor) -> Base:
+        return Base(self.plan, images.contiguous(memory_format=torch.channels_last))
+
+    @torch.inference_mode()
     def maps(self, images: Tensor, targets: Tensor | Sequence[int] | None = None) -> Maps:
         """Return the maps of images.
 
@@ -112,7 +124,7 @@ class MapMaker(ABC):
         for start in range(0, len(images), self.images_together):
             part = slice(start, start + self.images_together)
             pixels = images[part].to(network.device, torch.float32)
-            base = self._sweep.executor.base(pixels.contiguous(memory_format=torch.channels_last))
+            base = self._base(pixels)
             found[part] = base.output.argmax(1) if wanted is None else wanted[part]
             some, scores[part] = self._drops(base, found[part])
             drops[part, : some.shape[1], : some.shape[2]] = some

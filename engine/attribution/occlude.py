@@ -157,11 +157,12 @@ class Occlude:
         }
 
     def notes(self) -> Mapping[str, Any]:
-        """Where the weights were, and what of the network runs in full."""
+        """Where the weights were, what of the network runs in full, and what runs the rest."""
         file = self._network.file
         return {
             "weights_file": None if file is None else str(file),
             "runs_in_full_from": list(self.unknown),
+            "executor": self._occlusion.choice(),
         }
 
     def rows(self, numbers: Iterable[int]) -> RowStream:

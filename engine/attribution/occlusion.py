@@ -17,7 +17,9 @@ from fc7.engine.attribution.sweep import Score, Sweep
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 
-_BYTES_TOGETHER = 2**24  # of one layer's windows: images share a batch where they are small
+# Of one layer's windows in one band: images share a batch where they are small. On a GPU it makes
+# ten images of VGG16 at 224 pixels.
+_BYTES_TOGETHER = {"cpu": 2**24, "cuda": 2**25}
 
 
 class Occlusion(MapMaker):
@@ -45,7 +47,8 @@ class Occlusion(MapMaker):
             raise OptionError(f"growth is {growth}; it must be above 0 and at most 1")
         self._growth = growth
         super().__init__(network, window, stride, fill, score, size)
-        self.images_together = max(1, _BYTES_TOGETHER // self._sweep.executor.bytes_per_image)
+        most = _BYTES_TOGETHER.get(network.device.type, _BYTES_TOGETHER["cuda"])
+        self.images_together = max(1, most // self.plan.bytes_of_band)
 
     def _first_sweep(self) -> Sweep:
         return Sweep(self.question, self.graph, self.rows, self.columns, self._growth)

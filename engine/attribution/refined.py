@@ -67,7 +67,7 @@ class RefinedOcclusion(MapMaker):
 
     def _make_fine(self, left: int) -> Sweep:
         columns = _chosen(self.columns, np.arange(left, left + self._box[1]))
-        return Sweep(self.question, self.graph, self.rows, columns)
+        return self._sweep.alike(self.rows, columns)
 
     def _drops(self, base: Base, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return one image's map, for the region differs from image to image."""

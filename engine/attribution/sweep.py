@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental import Base, Executor, Plan, Spans
+from fc7.engine.attribution.incremental import Base, Choice, Plan, Spans, fastest
 from fc7.engine.attribution.tracing import Graph
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
@@ -77,6 +77,9 @@ class Sweep:
         rows: the pixels that each row of places covers; none of them empty.
         columns: likewise.
         growth: see `Plan`.
+
+    Attributes:
+        plan: what is computed for an image.
     """
 
     def __init__(
@@ -84,7 +87,21 @@ class Sweep:
     ) -> None:
         self._question = question
         self.plan = Plan(graph, rows, columns, growth)
-        self.executor = Executor(self.plan)
+        self._choice: Choice | None = None
+
+    def choice(self, base: Base) -> Choice:
+        """Return what runs the plan; on a GPU it is measured on the first images."""
+        if self._choice is None:
+            self._choice = fastest(self.plan, base, self._question.colour.expand(3))
+        return self._choice
+
+    def alike(self, rows: Spans, columns: Spans) -> "Sweep":
+        """Return one of other places, run by what was chosen for this one."""
+        other = Sweep(self._question, self.plan.graph, rows, columns)
+        if self._choice is not None:
+            executor = type(self._choice.executor)(other.plan)
+            other._choice = self._choice._replace(executor=executor)
+        return other
 
     def drops(
         self, base: Base, targets: Tensor, rows: range | None = None
@@ -92,7 +109,7 @@ class Sweep:
         """Return by how much the score falls at each place, and the score.
 
         Args:
-            base: the images, by `Executor.base`.
+            base: the images.
             targets: (N,) int64, the class.
             rows: which rows of places; all of them if None.
 
@@ -107,6 +124,6 @@ class Sweep:
         found = [
             undisturbed[:, None, None]
             - self._question.scores(logits[:, None, None] + changes, targets)
-            for changes in self.executor.run(base, colour, rows)
+            for changes in self.choice(base).executor.run(base, colour, rows)
         ]
         return torch.cat(found, 1), undisturbed

@@ -1,12 +1,15 @@
 """Lists of pixels against windows in bands, and against full inference in float64."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
 from truth import Truth, compare, corners_and, enliven, everywhere, network_of
 
-from fc7.engine.attribution.incremental import Executor, lists
-from fc7.engine.attribution.incremental.choice import fastest, seconds_of
+from fc7.engine.attribution.incremental import Base, Choice, fastest, lists
+from fc7.engine.attribution.incremental.choice import seconds_of
+from fc7.engine.attribution.incremental.executor import Executor
 from fc7.engine.attribution.incremental.lists import ListExecutor, fused
 from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.attribution.tracing import ops as o
@@ -38,7 +41,7 @@ def drawn(count: int, side: int) -> Tensor:
 
 
 def by_lists(occlusion: Occlusion) -> Occlusion:
-    occlusion._sweep.executor = ListExecutor(occlusion.plan)  # type: ignore[assignment]
+    occlusion._sweep._choice = Choice(ListExecutor(occlusion.plan), {})
     return occlusion
 
 
@@ -46,7 +49,7 @@ def by_lists(occlusion: Occlusion) -> Occlusion:
 def changes(
     executor: Executor | ListExecutor, images: Tensor, fill: Tensor, bands: range
 ) -> list[Tensor]:
-    return list(executor.run(executor.base(images), fill, bands))
+    return list(executor.run(Base(executor.plan, images), fill, bands))
 
 
 @pytest.mark.parametrize(("name", "weights", "side", "window", "stride"), NETWORKS)
@@ -216,9 +219,10 @@ def test_what_runs_in_full_is_not_served() -> None:
 
 
 def test_a_cpu_takes_windows(plan_of_resnet: tuple[Occlusion, Tensor]) -> None:
-    choice = fastest(plan_of_resnet[0].plan, plan_of_resnet[1], torch.zeros(3))
-    assert isinstance(choice.executor, Executor)
-    assert choice.record == {
+    plan, images = plan_of_resnet[0].plan, plan_of_resnet[1]
+    taken = fastest(plan, Base(plan, images), torch.zeros(3))
+    assert isinstance(taken.executor, Executor)
+    assert taken.record == {
         "chosen": "windows",
         "reason": "lists are for a GPU, and the images are on cpu",
     }
@@ -227,9 +231,30 @@ def test_a_cpu_takes_windows(plan_of_resnet: tuple[Occlusion, Tensor]) -> None:
 def test_both_are_measured() -> None:
     plan = Occlusion(network_of(Odd().eval(), (15, 15)), 7, 8, size=(15, 15)).plan
     both = {"windows": Executor(plan), "lists": ListExecutor(plan)}
-    seconds = seconds_of(both, drawn(1, 15), torch.zeros(3))
+    seconds = seconds_of(both, Base(plan, drawn(1, 15)), torch.zeros(3))
     assert set(seconds) == set(both)
     assert min(seconds.values()) > 0
+
+
+class TooLarge(ListExecutor):
+    """What no memory holds."""
+
+    def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
+        raise torch.OutOfMemoryError
+
+
+def test_what_the_memory_does_not_hold_is_not_taken() -> None:
+    plan = Occlusion(network_of(Odd().eval(), (15, 15)), 7, 8, size=(15, 15)).plan
+    base = Base(plan, drawn(1, 15))
+    seconds = seconds_of({"windows": Executor(plan), "lists": TooLarge(plan)}, base, torch.zeros(3))
+    assert seconds["lists"] is None
+    assert seconds["windows"] > 0
+
+
+def test_a_choice_is_made_once() -> None:
+    occlusion = Occlusion(network_of(Odd().eval(), (15, 15)), 7, 8, size=(15, 15))
+    assert occlusion.choice()["chosen"] == "windows"
+    assert occlusion.choice() is occlusion.choice()
 
 
 @pytest.mark.gpu
@@ -265,9 +290,9 @@ def test_a_gpu_takes_the_faster() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     plan = Occlusion(load_model("tiny-shapes", device="cuda"), 16, 16).plan
-    choice = fastest(plan, drawn(2, 64).cuda(), torch.zeros(3, device="cuda"))
-    seconds = choice.record["seconds"]
-    assert choice.record["chosen"] == min(seconds, key=seconds.get)
-    kind = {"windows": Executor, "lists": ListExecutor}[choice.record["chosen"]]
-    assert isinstance(choice.executor, kind)
-    assert choice.record["device"] == torch.cuda.get_device_name()
+    taken = fastest(plan, Base(plan, drawn(2, 64).cuda()), torch.zeros(3, device="cuda"))
+    seconds = taken.record["seconds"]
+    assert taken.record["chosen"] == min(seconds, key=seconds.get)
+    kind = {"windows": Executor, "lists": ListExecutor}[taken.record["chosen"]]
+    assert isinstance(taken.executor, kind)
+    assert taken.record["device"] == torch.cuda.get_device_name()

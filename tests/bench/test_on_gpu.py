@@ -55,6 +55,11 @@ def test_the_whole_script_on_a_cpu(
     assert "test_two::test_other" in problems
     assert "occlude is red: a: wrong" in problems
     assert len(results["problems"]) == 2
+    occlusion = results["occlusion"]["precisions"]["fp32"]
+    assert occlusion["executor"]["chosen"] == "windows"
+    assert occlusion["check"]["error"] < 1e-3
+    taken = occlusion["seconds_a_map"]
+    assert occlusion["ratio"] == pytest.approx(taken["hand"] / taken["fc7"])
     extraction = results["extraction"]
     assert extraction["photographs"]["count"] == 16
     for model in ("alexnet", "resnet50"):
@@ -71,6 +76,7 @@ def test_the_whole_script_on_a_cpu(
     assert all(file.is_file() and file.stat().st_size < 2**24 for file in files)
     printed = capsys.readouterr().out
     assert "gram 64 x 224" in printed
+    assert "ms a map by windows" in printed
     assert "resnet50 fp32" in printed
     assert printed.rstrip().endswith("no number means anything")
 

@@ -2,8 +2,8 @@
 
 Covering a few pixels changes a few activations of each layer. A network is a list of operations
 (`fc7.engine.attribution.tracing`); a `Plan` says, from geometry alone, what each of them can change
-for every place of the window; an `Executor` carries the differences through, and computes nothing
-else.
+for every place of the window; an executor, the `fastest` one, carries the differences through, and
+computes nothing else.
 
 Others recompute the changed part of each layer, with its surroundings as input (Nakandala et al.,
 "Krypton", SIGMOD 2019). What is carried here are the differences themselves, as through DeltaCNN
@@ -12,8 +12,8 @@ digits, and half-precision arithmetic loses a share of the effect instead of one
 """
 
 from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.executor import Executor
+from fc7.engine.attribution.incremental.choice import Choice, fastest
 from fc7.engine.attribution.incremental.plan import Plan
 from fc7.engine.attribution.incremental.spans import Spans
 
-__all__ = ["Base", "Executor", "Plan", "Spans"]
+__all__ = ["Base", "Choice", "Plan", "Spans", "fastest"]

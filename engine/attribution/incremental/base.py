@@ -1,25 +1,27 @@
 """The undisturbed images' activations, as far as differences need them."""
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
 from fc7.engine.attribution.incremental.plan import Plan
 from fc7.engine.attribution.tracing import ops as o
-from fc7.engine.attribution.tracing.ops import Graph, Op
+from fc7.engine.attribution.tracing.ops import Op
 
 
 class Base:
     """What each operation returns for N images, (N, H, W, C); a vector has H = W = 1.
 
     Args:
-        graph: the network.
+        plan: what will be asked for; any other plan of the same network asks for the same.
         images: (N, 3, H, W), as the network takes them.
-        kept: the operations whose results are asked for later.
+
+    Attributes:
+        images: N.
+        output: (N, classes), the logits.
     """
 
-    def __init__(self, graph: Graph, images: Tensor, kept: Collection[Op]) -> None:
+    def __init__(self, plan: Plan, images: Tensor) -> None:
+        graph, kept = plan.graph, _needed(plan)
         self.images = len(images)
         self._maps: dict[Op, Tensor] = {}
         self._bounds: dict[Op, tuple[Tensor, Tensor]] = {}
@@ -52,7 +54,7 @@ class Base:
         return values.clamp_max(0), values.clamp_min(0).neg_()
 
 
-def needed(plan: Plan) -> set[Op]:
+def _needed(plan: Plan) -> set[Op]:
     """Return the operations whose undisturbed results are needed."""
     kept: set[Op] = {plan.graph.input}
     for op in plan.graph.ops:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fc7.engine.attribution.incremental.base import Base
 from fc7.engine.attribution.incremental.executor import Executor
 from fc7.engine.attribution.incremental.lists import ListExecutor
 from fc7.engine.attribution.incremental.plan import Plan
@@ -23,14 +24,15 @@ class Choice(NamedTuple):
     Attributes:
         executor: the one to use.
         record: {"chosen": "windows" or "lists"} and either {"reason": why nothing was measured} or
-            {"seconds": {name: median of three runs}, "device": the GPU's name}; ready for JSON.
+            {"seconds": {name: median of three runs, null where the GPU's memory did not hold it},
+            "device": the GPU's name}; ready for JSON.
     """
 
     executor: Executor | ListExecutor
     record: dict[str, Any]
 
 
-def fastest(plan: Plan, images: Tensor, fill: Tensor) -> Choice:
+def fastest(plan: Plan, base: Base, fill: Tensor) -> Choice:
     """Return the executor that runs a plan faster.
 
     On a GPU with Triton both run on the images, if both can; elsewhere nothing is measured, and
@@ -38,10 +40,13 @@ def fastest(plan: Plan, images: Tensor, fill: Tensor) -> Choice:
 
     Args:
         plan: what to run.
-        images: (N, 3, H, W), as many as will run together, where the network is.
+        base: as many images as will run together, where the network is.
         fill: (3,), what covers.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU's memory holds neither.
     """
-    reason = None
+    reason, images = None, base.output
     if not images.is_cuda:
         reason = f"lists are for a GPU, and the images are on {images.device.type}"
     elif not backend.uses_triton(images):
@@ -52,31 +57,51 @@ def fastest(plan: Plan, images: Tensor, fill: Tensor) -> Choice:
         return Choice(Executor(plan), {"chosen": WINDOWS, "reason": reason})
     both: dict[str, Executor | ListExecutor]
     both = {WINDOWS: Executor(plan), LISTS: ListExecutor(plan)}
-    seconds = seconds_of(both, images, fill)
-    chosen = min(seconds, key=seconds.__getitem__)
+    seconds = seconds_of(both, base, fill)
+    done = {name: each for name, each in seconds.items() if each is not None}
+    if not done:
+        raise torch.OutOfMemoryError(
+            f"{base.images} images at once do not fit in the GPU's memory; ask for fewer in a batch"
+        )
+    chosen = min(done, key=done.__getitem__)
     device = torch.cuda.get_device_name(images.device)
     return Choice(both[chosen], {"chosen": chosen, "seconds": seconds, "device": device})
 
 
 @torch.inference_mode()
 def seconds_of(
-    executors: Mapping[str, Executor | ListExecutor], images: Tensor, fill: Tensor
-) -> dict[str, float]:
+    executors: Mapping[str, Executor | ListExecutor], base: Base, fill: Tensor
+) -> dict[str, float | None]:
     """Return how long each executor takes for all positions of images: the median of three.
 
-    They take turns, after one run each that is not counted: kernels are compiled in it.
+    They take turns, after one run each that is not counted: kernels are compiled in it. None
+    stands for one that the memory does not hold.
     """
     taken: dict[str, list[float]] = {name: [] for name in executors}
+    failed = set()
     for _ in range(1 + _ROUNDS):
         for name, executor in executors.items():
-            _finish(images.device)
-            start = time.perf_counter()
-            base = executor.base(images)
-            for _changes in executor.run(base, fill, range(executor.plan.bands)):
-                pass
-            _finish(images.device)
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[1:]) for name, times in taken.items()}
+            if name in failed:
+                continue
+            try:
+                taken[name].append(_seconds(executor, base, fill))
+            except torch.OutOfMemoryError:
+                failed.add(name)
+                torch.cuda.empty_cache()
+    return {
+        name: None if name in failed else statistics.median(times[1:])
+        for name, times in taken.items()
+    }
+
+
+def _seconds(executor: Executor | ListExecutor, base: Base, fill: Tensor) -> float:
+    device = base.output.device
+    _finish(device)
+    start = time.perf_counter()
+    for _changes in executor.run(base, fill, range(executor.plan.bands)):
+        pass
+    _finish(device)
+    return time.perf_counter() - start
 
 
 def _finish(device: torch.device) -> None:

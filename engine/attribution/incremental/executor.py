@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base, needed
+from fc7.engine.attribution.incremental.base import Base
 from fc7.engine.attribution.incremental.calls import Call, Rule, on_map
 from fc7.engine.attribution.incremental.layout import everywhere, exact
 from fc7.engine.attribution.incremental.plan import Plan
@@ -49,7 +49,6 @@ class Executor:
         self._collected = list(collected) or [graph.output]
         self._last = _last_readers(self._front, self._collected)
         self._last_behind = _last_readers(self._back, [graph.output])
-        self._kept = needed(plan)
         self._back_rules = cache(self._make_back_rules)
         self._covered_at = on_map(graph.input, plan.layouts[graph.input])
         # What becomes whole maps: for the linear layers, or for what runs in full.
@@ -57,19 +56,6 @@ class Executor:
         self._spread = {
             op: everywhere(plan.layouts[op], op.grid[1]) for op in spread - plan.in_full
         }
-
-    @property
-    def bytes_per_image(self) -> int:
-        """Bytes that one image's windows take in the layer where they are largest."""
-        plan = self.plan
-        return max(
-            4 * op.channels * int(plan.rows[op].lengths.max()) * layout.spans.total
-            for op, layout in plan.layouts.items()
-        )
-
-    def base(self, images: Tensor) -> Base:
-        """Run the undisturbed images, (N, 3, H, W)."""
-        return Base(self.plan.graph, images, self._kept)
 
     def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
         """Yield the logits' change for some rows of positions, from the top to the bottom.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base, needed
+from fc7.engine.attribution.incremental.base import Base
 from fc7.engine.attribution.incremental.list_rules import (
     RULES,
     SPREADING,
@@ -47,7 +47,6 @@ class ListExecutor:
         self._steps = fused(plan.graph)
         self._bytes = _bytes_of_bands(plan)
         self._program = lru_cache(_PROGRAMS)(self._make_program)
-        self._kept = needed(plan)
 
     @staticmethod
     def serves(plan: Plan) -> bool:
@@ -61,10 +60,6 @@ class ListExecutor:
     def bytes_per_image(self) -> int:
         """Bytes that one image takes in the layer where all its windows are largest."""
         return int(self._bytes.sum(1).max())
-
-    def base(self, images: Tensor) -> Base:
-        """Run the undisturbed images, (N, 3, H, W)."""
-        return Base(self.plan.graph, images, self._kept)
 
     def run(self, base: Base, fill: Tensor, bands: range) -> Iterator[Tensor]:
         """Yield the logits' change for some rows of positions; see `Executor.run`."""

@@ -79,6 +79,14 @@ class Plan:
             per_pixel, per_group = _per_pixel(op), _PER_CALL + _PER_WEIGHT * op.weight.numel()
         return gather(spans, op.grid[1], per_pixel * height, per_group)
 
+    @property
+    def bytes_of_band(self) -> int:
+        """Bytes that one image's windows of a band take in the layer where they are largest."""
+        return max(
+            4 * op.channels * int(self.rows[op].lengths.max()) * layout.spans.total
+            for op, layout in self.layouts.items()
+        )
+
     @cached_property
     def full_multiply_adds(self) -> float:
         """Of convolutions and linear layers, if every position ran through the whole network."""

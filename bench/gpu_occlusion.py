@@ -1,0 +1,168 @@
+"""How fast a GPU makes exact occlusion maps, beside full inference by hand in batches.
+
+VGG16, ten images of 224 pixels, window 16, stride 8, in fp32 with and without TF32 and in bf16,
+both sides in the same precision. Full inference covers a sample of the places of one image, for
+each place costs it the same, with BatchNorm folded and its memory channels last, in the fastest of
+three batches. Nothing is reported of a precision unless ours agrees with it.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fc7.engine.attribution.grid import places
+from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.models import Network, load_model
+
+BAR = 3.0
+"""Times as fast as full inference, at equal precision."""
+# The largest difference to full inference in float64, as a share of the largest effect, beside
+# which full inference in the same precision may be off by as much.
+_ALLOWED = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 5e-2}
+_BATCHES = (64, 128, 256)
+_SAMPLE = 512  # places
+_CHECKED = 24
+_ROUNDS = 3
+Save = Callable[[dict[str, Any]], None]
+
+
+def occlusion(device: str, quick: bool, seconds: float, save: Save) -> dict[str, Any]:
+    """Measure every precision that there is time for.
+
+    Args:
+        device: as torch names it.
+        quick: a tiny case that proves the script and measures nothing.
+        seconds: to end within, more or less.
+        save: called with the results so far.
+    """
+    end = time.monotonic() + seconds
+    model, images = ("alexnet", 2) if quick else ("vgg16", 10)
+    stride = 64 if quick else 8
+    found: dict[str, Any] = {
+        "case": f"{model}-224-16/{stride}, {images} images",
+        "bar": BAR,
+        "precisions": {},
+        "shortened": [],
+    }
+    longest = 0.0
+    for precision in ("fp32",) if quick else _ALLOWED:
+        if time.monotonic() + 1.2 * longest > end:
+            found["shortened"].append(f"occlusion in {precision}")
+            continue
+        began = time.monotonic()
+        print(f"{found['case']}, {precision}", flush=True)
+        found["precisions"][precision] = _measure(model, images, stride, precision, device, quick)
+        longest = max(longest, time.monotonic() - began)
+        save(found)
+    return found
+
+
+def _measure(
+    model: str, images: int, stride: int, precision: str, device: str, quick: bool
+) -> dict[str, Any]:
+    allowed = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = allowed
+    torch.backends.cuda.matmul.fp32_precision = allowed
+    kind: Any = "bf16" if precision == "bf16" else "fp32"
+    network = load_model(model, "random", seed=0, device=device, precision=kind).folded([])
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(images, 3, 224, 224, generator=generator).to(device)
+    maker = Occlusion(network, 16, stride, score="logit", size=(224, 224))
+    maker.images_together = images
+    targets = [0] * images
+    drops = maker.maps(pixels, targets).drops  # compiles, and measures which executor to take
+    by_hand = _ByHand(network, pixels[:1], stride)
+    found: dict[str, Any] = {
+        "executor": maker.choice(),
+        "check": _check(by_hand, drops[0].flatten(), model),
+    }
+    check = found["check"]
+    if not check["error"] <= max(2 * check["full_error"], _ALLOWED[precision]):
+        return found | {"red": f"off by {check['error']:.1e} of the effect: {check}"}
+    batches = (4,) if quick else _BATCHES
+    some = range(min(len(by_hand.places), 8 if quick else _SAMPLE))
+    by_hand.drops(some, batches[0])
+    batch = min(batches, key=lambda size: _seconds(lambda: by_hand.drops(some, size), device))
+    taken: dict[str, list[float]] = {"fc7": [], "hand": []}
+    for _ in range(1 if quick else _ROUNDS):
+        taken["fc7"].append(_seconds(lambda: maker.maps(pixels, targets), device) / images)
+        sample = _seconds(lambda: by_hand.drops(some, batch), device)
+        taken["hand"].append(sample * len(by_hand.places) / len(some))
+    medians = {who: statistics.median(each) for who, each in taken.items()}
+    on_gpu = torch.device(device).type == "cuda"
+    return found | {
+        "hand_batch": batch,
+        "rounds": taken,
+        "seconds_a_map": medians,
+        "ratio": medians["hand"] / medians["fc7"],
+        "planned": maker.plan.full_multiply_adds / maker.plan.multiply_adds,
+        "peak_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
+    }
+
+
+class _ByHand:
+    """Full inference of one image at chosen places."""
+
+    def __init__(self, network: Network, image: Tensor, stride: int) -> None:
+        self.network, self.image = network, image.contiguous(memory_format=torch.channels_last)
+        self.places = list(places((224, 224), 16, stride))
+
+    @torch.inference_mode()
+    def drops(self, chosen: Sequence[int], batch: int) -> Tensor:
+        """Return by how much the first logit falls, (places,)."""
+        mean = self.image.new_tensor(self.network.mean)[:, None, None]
+        whole = self.network(self.image)[0, 0]
+        found = []
+        for start in range(0, len(chosen), batch):
+            some = [self.places[number] for number in chosen[start : start + batch]]
+            covered = self.image.repeat(len(some), 1, 1, 1)
+            covered = covered.contiguous(memory_format=torch.channels_last)
+            for one, (top, left, bottom, right) in zip(covered, some, strict=True):
+                one[:, top:bottom, left:right] = mean
+            found.append(whole - self.network(covered)[:, 0])
+        return torch.cat(found).float()
+
+
+@torch.inference_mode()
+def _check(by_hand: _ByHand, drops: Tensor, model: str) -> dict[str, float]:
+    """Return our largest error and full inference's, as shares of the largest effect."""
+    generator = torch.Generator().manual_seed(1)
+    chosen = torch.randint(len(by_hand.places), (_CHECKED,), generator=generator).tolist()
+    exact_network = load_model(model, "random", seed=0, device="cpu").folded([])
+    exact_network.model.double()
+    image = by_hand.image.cpu().double()
+    exact = _exact(exact_network, image, [by_hand.places[number] for number in chosen])
+    largest = float(exact.abs().max())
+    mine, full = drops[chosen].cpu().double(), by_hand.drops(chosen, 8).cpu().double()
+    return {
+        "error": float((mine - exact).abs().max()) / largest,
+        "full_error": float((full - exact).abs().max()) / largest,
+    }
+
+
+def _exact(network: Network, image: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
+    mean = torch.tensor(network.mean, dtype=torch.float64)[:, None, None]
+    std = torch.tensor(network.std, dtype=torch.float64)[:, None, None]
+    seen = (image - mean) / std
+    covered = seen.repeat(len(boxes), 1, 1, 1)
+    for one, (top, left, bottom, right) in zip(covered, boxes, strict=True):
+        one[:, top:bottom, left:right] = 0
+    found: Tensor = network.model(seen)[0, 0] - torch.cat(
+        [network.model(each)[:, 0] for each in covered.split(4)]
+    )
+    return found
+
+
+def _seconds(call: Callable[[], Any], device: str) -> float:
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
