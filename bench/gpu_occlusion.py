@@ -65,8 +65,9 @@ def _measure(
     model: str, images: int, stride: int, precision: str, device: str, quick: bool
 ) -> dict[str, Any]:
     allowed = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = allowed
-    torch.backends.cuda.matmul.fp32_precision = allowed
+    backends: Any = torch.backends  # torch's stubs lack these
+    for each in (backends.cudnn.conv, backends.cuda.matmul):
+        each.fp32_precision = allowed
     kind: Any = "bf16" if precision == "bf16" else "fp32"
     network = load_model(model, "random", seed=0, device=device, precision=kind).folded([])
     generator = torch.Generator().manual_seed(0)
@@ -74,6 +75,8 @@ def _measure(
     maker = Occlusion(network, 16, stride, score="logit", size=(224, 224))
     maker.images_together = images
     targets = [0] * images
+    if maker.unknown:
+        return {"red": f"the network runs in full from {maker.unknown}"}
     drops = maker.maps(pixels, targets).drops  # compiles, and measures which executor to take
     by_hand = _ByHand(network, pixels[:1], stride)
     found: dict[str, Any] = {
@@ -152,7 +155,7 @@ def _exact(network: Network, image: Tensor, boxes: Sequence[Sequence[int]]) -> T
     for one, (top, left, bottom, right) in zip(covered, boxes, strict=True):
         one[:, top:bottom, left:right] = 0
     found: Tensor = network.model(seen)[0, 0] - torch.cat(
-        [network.model(each)[:, 0] for each in covered.split(4)]
+        [network.model(each)[:, 0] for each in torch.split(covered, 4)]
     )
     return found
 

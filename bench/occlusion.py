@@ -4,11 +4,11 @@
 
 For each network all make the same map in turns, in one process; the seconds are the process's, of
 all threads. Captum is at its best `perturbations_per_eval`, with the network as torchvision makes
-it, and once more with its memory channels last. Of the largest networks the peers cover a sample of the places, for
-each place costs them the same; the record says so. Nothing is reported of a case unless ours
-agrees with full inference in float64 as well as full inference in float32 does, and, where whole
-maps are made, with Captum's away from the edges. The peak memory is that of a process of its own
-for each, to the moment when the map is made.
+it, and once more with its memory channels last. Of the largest networks the peers cover a sample
+of the places, for each place costs them the same; the record says so. Nothing is reported of a
+case unless ours agrees with full inference in float64 as well as full inference in float32 does,
+and, where whole maps are made, with Captum's away from the edges. The peak memory is that of a
+process of its own for each, to the moment when the map is made.
 """
 
 import argparse

@@ -153,9 +153,7 @@ def _kernels(report: Report, runner: Runner, flags: Sequence[str], end: float) -
             report.problem(f"{name} is red: {case}: {reason}"[:500])
 
 
-def _occlude(
-    report: Report, runner: Runner, flags: Sequence[str], end: float, quick: bool
-) -> None:
+def _occlude(report: Report, runner: Runner, flags: Sequence[str], end: float, quick: bool) -> None:
     began = time.monotonic()
     hard = max(end - began, 30.0)
     options = [*flags, "--seconds", f"{hard - 2 * _TO_WIND_UP:.0f}"]

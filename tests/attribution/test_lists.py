@@ -1,6 +1,6 @@
 """Lists of pixels against windows in bands, and against full inference in float64."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -265,11 +265,11 @@ def test_on_a_gpu(
     side: int,
     window: int,
     stride: int,
-    monkeypatch: pytest.MonkeyPatch,
+    set_conv_precision: Callable[[str], None],
 ) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    set_conv_precision("ieee")
     images, fill = drawn(2, side), torch.tensor([0.3, 0.1, 0.7])
     network = loaded(name, weights, side)
     plan = Occlusion(network, window, stride, size=(side, side)).plan
@@ -280,7 +280,7 @@ def test_on_a_gpu(
     found = torch.cat(changes(executor, images.cuda(), fill.cuda(), bands), 1).cpu()
     assert (found - expected).abs().max() < 3e-5 * expected.abs().max()
     # tf32 keeps 11 bits of each factor, of differences: a share of the effect is lost.
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    set_conv_precision("tf32")
     found = torch.cat(changes(executor, images.cuda(), fill.cuda(), bands), 1).cpu()
     assert (found - expected).abs().max() < 2e-2 * expected.abs().max()
 

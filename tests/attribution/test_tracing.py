@@ -10,6 +10,7 @@ from torch import nn
 from truth import Case, Truth, compare, enliven, everywhere, network_of
 
 from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.attribution.tracing import trace
 
 SIZE = (14, 15)
 KNOWN: dict[str, Case] = {}
@@ -277,3 +278,13 @@ def test_spelling(name):
     assert not occlusion.plan.in_full
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     compare(occlusion, truth, network, images, everywhere(occlusion, 2), 5, 4, 0.9).check()
+
+
+def test_newer_settings_of_tf32_do_not_hide_the_operations(set_conv_precision):
+    set_conv_precision("ieee")
+    cudnn = torch.backends.cudnn
+    with pytest.raises(RuntimeError, match="allow_tf32"):
+        print(cudnn.allow_tf32)  # what torch.export asks
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 2))
+    assert not trace(model.eval(), (9, 9)).unknown
+    assert cudnn.conv.fp32_precision == "ieee"

@@ -200,9 +200,10 @@ class Executor:
         across = [_covering(columns.starts, columns.stops, x) for x in range(width)]
         covered = sum(s.stop - s.start for s in down) * sum(s.stop - s.start for s in across)
         if covered > _MOST_OF_MAP * height * width * len(bands) * self.plan.positions:
-            weight, some = op.weight.flatten(1), max(1, _POSITIONS_COPIED // self.plan.positions)
-            parts = (part.permute(0, 1, 2, 5, 3, 4).flatten(3) for part in maps.split(some, 1))
-            return torch.cat([linear(part, weight) for part in parts], 1)
+            bands_each = max(1, _POSITIONS_COPIED // self.plan.positions)
+            split = torch.split(maps, bands_each, 1)
+            parts = (part.permute(0, 1, 2, 5, 3, 4).flatten(3) for part in split)
+            return torch.cat([linear(part, op.weight.flatten(1)) for part in parts], 1)
         out = maps.new_zeros((*maps.shape[:3], len(op.weight)))
         for units in range(0, len(op.weight), _UNITS_TOGETHER):
             some = slice(units, units + _UNITS_TOGETHER)

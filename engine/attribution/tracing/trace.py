@@ -27,6 +27,7 @@ from torch.fx import Node
 from fc7.engine.attribution.tracing.builders import BUILDERS
 from fc7.engine.attribution.tracing.building import Part, UnknownCallError
 from fc7.engine.attribution.tracing.calls import Call, Several, Size, leaves, replaced, varies
+from fc7.engine.attribution.tracing.exporting import export
 from fc7.engine.attribution.tracing.nodes import (
     arguments_of,
     function,
@@ -56,14 +57,13 @@ def trace(model: nn.Module, size: tuple[int, int]) -> Graph:
     example = torch.zeros(_BATCH, 3, *size, device=anything.device)
     with torch.no_grad(), _quiet():
         try:
-            graph = _build(torch.export.export(model, (example,)))
+            graph = _build(export(model, example))
         except Exception as error:
             return _whole(model, example, type(error).__name__)
         if graph.unknown:
             # What has no rule runs on batches of any size: better that none stands in the graph.
-            batch = {0: torch.export.Dim("batch")}
             with suppress(Exception):
-                graph = _build(torch.export.export(model, (example,), dynamic_shapes=(batch,)))
+                graph = _build(export(model, example, dynamic=True))
         if not agrees(graph, model, size, anything.device):
             return _whole(model, example, "traced, it gives other logits")
         return graph
