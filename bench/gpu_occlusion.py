@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fc7.bench.occlusion_contestants import Box, drops_by_hand, exact_drops
 from fc7.engine.attribution.grid import places
 from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.models import Network, load_model
@@ -78,23 +79,26 @@ def _measure(
     if maker.unknown:
         return {"red": f"the network runs in full from {maker.unknown}"}
     drops = maker.maps(pixels, targets).drops  # compiles, and measures which executor to take
-    by_hand = _ByHand(network, pixels[:1], stride)
+    image, boxes = pixels[:1], list(places((224, 224), 16, stride))
     found: dict[str, Any] = {
         "executor": maker.choice(),
-        "check": _check(by_hand, drops[0].flatten(), model),
+        "check": _check(network, image, boxes, drops[0].flatten(), model),
     }
     check = found["check"]
     if not check["error"] <= max(2 * check["full_error"], _ALLOWED[precision]):
         return found | {"red": f"off by {check['error']:.1e} of the effect: {check}"}
     batches = (4,) if quick else _BATCHES
-    some = range(min(len(by_hand.places), 8 if quick else _SAMPLE))
-    by_hand.drops(some, batches[0])
-    batch = min(batches, key=lambda size: _seconds(lambda: by_hand.drops(some, size), device))
+    some = boxes[: 8 if quick else _SAMPLE]
+
+    def by_hand(size: int) -> float:
+        return _seconds(lambda: drops_by_hand(network, image, some, size), device)
+
+    by_hand(batches[0])  # not counted: cuDNN loads
+    batch = min(batches, key=by_hand)
     taken: dict[str, list[float]] = {"fc7": [], "hand": []}
     for _ in range(1 if quick else _ROUNDS):
         taken["fc7"].append(_seconds(lambda: maker.maps(pixels, targets), device) / images)
-        sample = _seconds(lambda: by_hand.drops(some, batch), device)
-        taken["hand"].append(sample * len(by_hand.places) / len(some))
+        taken["hand"].append(by_hand(batch) * len(boxes) / len(some))
     medians = {who: statistics.median(each) for who, each in taken.items()}
     on_gpu = torch.device(device).type == "cuda"
     return found | {
@@ -107,57 +111,22 @@ def _measure(
     }
 
 
-class _ByHand:
-    """Full inference of one image at chosen places."""
-
-    def __init__(self, network: Network, image: Tensor, stride: int) -> None:
-        self.network, self.image = network, image.contiguous(memory_format=torch.channels_last)
-        self.places = list(places((224, 224), 16, stride))
-
-    @torch.inference_mode()
-    def drops(self, chosen: Sequence[int], batch: int) -> Tensor:
-        """Return by how much the first logit falls, (places,)."""
-        mean = self.image.new_tensor(self.network.mean)[:, None, None]
-        whole = self.network(self.image)[0, 0]
-        found = []
-        for start in range(0, len(chosen), batch):
-            some = [self.places[number] for number in chosen[start : start + batch]]
-            covered = self.image.repeat(len(some), 1, 1, 1)
-            covered = covered.contiguous(memory_format=torch.channels_last)
-            for one, (top, left, bottom, right) in zip(covered, some, strict=True):
-                one[:, top:bottom, left:right] = mean
-            found.append(whole - self.network(covered)[:, 0])
-        return torch.cat(found).float()
-
-
-@torch.inference_mode()
-def _check(by_hand: _ByHand, drops: Tensor, model: str) -> dict[str, float]:
+def _check(
+    network: Network, image: Tensor, boxes: Sequence[Box], drops: Tensor, model: str
+) -> dict[str, float]:
     """Return our largest error and full inference's, as shares of the largest effect."""
     generator = torch.Generator().manual_seed(1)
-    chosen = torch.randint(len(by_hand.places), (_CHECKED,), generator=generator).tolist()
-    exact_network = load_model(model, "random", seed=0, device="cpu").folded([])
-    exact_network.model.double()
-    image = by_hand.image.cpu().double()
-    exact = _exact(exact_network, image, [by_hand.places[number] for number in chosen])
+    chosen = torch.randint(len(boxes), (_CHECKED,), generator=generator).tolist()
+    some = [boxes[number] for number in chosen]
+    on_cpu = load_model(model, "random", seed=0, device="cpu").folded([])
+    exact = exact_drops(on_cpu, image.cpu(), some)
     largest = float(exact.abs().max())
-    mine, full = drops[chosen].cpu().double(), by_hand.drops(chosen, 8).cpu().double()
+    mine = drops[chosen].cpu().double()
+    full = drops_by_hand(network, image, some, 8).cpu().double()
     return {
         "error": float((mine - exact).abs().max()) / largest,
         "full_error": float((full - exact).abs().max()) / largest,
     }
-
-
-def _exact(network: Network, image: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
-    mean = torch.tensor(network.mean, dtype=torch.float64)[:, None, None]
-    std = torch.tensor(network.std, dtype=torch.float64)[:, None, None]
-    seen = (image - mean) / std
-    covered = seen.repeat(len(boxes), 1, 1, 1)
-    for one, (top, left, bottom, right) in zip(covered, boxes, strict=True):
-        one[:, top:bottom, left:right] = 0
-    found: Tensor = network.model(seen)[0, 0] - torch.cat(
-        [network.model(each)[:, 0] for each in torch.split(covered, 4)]
-    )
-    return found
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:

@@ -5,6 +5,7 @@ found. Captum runs the network as torchvision has it; the hand-batched one has B
 into the convolutions and its memory channels last, as fc7 does.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fc7.engine.attribution.grid import places, to_pixels
 from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.models import Network, load_model
 
+Box = tuple[int, int, int, int]
 CAPTUM_BATCHES = (4, 8, 16)
 HAND_BATCHES = (8, 16, 32)
 SAMPLE = 96
@@ -82,23 +84,10 @@ class Bench:
         """Return the drop of the logit at every place, (places,)."""
         return self.occlusion.maps(self.image, [0]).drops.flatten()
 
-    @torch.inference_mode()
     def by_hand(self, batch: int, chosen: Sequence[int] | None = None) -> Tensor:
         """Return the drop of the logit at chosen places, or all, by full inference in batches."""
-        numbers = range(len(self.places)) if chosen is None else chosen
-        mean = torch.tensor(self.network.mean)
-        image = self.image.contiguous(memory_format=torch.channels_last)
-        whole = self._folded(image)[0, 0]
-        found = []
-        for start in range(0, len(numbers), batch):
-            some = [self.places[number] for number in numbers[start : start + batch]]
-            covered = image.expand(len(some), -1, -1, -1).contiguous(
-                memory_format=torch.channels_last
-            )
-            for one, (top, left, bottom, right) in zip(covered, some, strict=True):
-                one[:, top:bottom, left:right] = mean[:, None, None]
-            found.append(whole - self._folded(covered)[:, 0])
-        return torch.cat(found)
+        boxes = self.places if chosen is None else [self.places[number] for number in chosen]
+        return drops_by_hand(self._folded, self.image, boxes, batch)
 
     def captum(self, batch: int, channels_last: bool, stride: int | None = None) -> Tensor:
         """Return Captum's map of pixels, (H, W)."""
@@ -168,29 +157,12 @@ class Bench:
         every = len(self.places)
         chosen = [0, every - 1, *torch.randint(every, (sampled,), generator=generator).tolist()]
         mine, single = self.ours()[chosen].double(), self.by_hand(8, chosen).double()
-        exact = self._exact(chosen)
+        exact = exact_drops(self.network, self.image, [self.places[number] for number in chosen])
         error = float((mine - exact).abs().max())
         full = float((single - exact).abs().max())
         if not error <= 2 * full + 1e-7 * float(exact.abs().max()):
             raise AssertionError(f"{self.case.name}: off by {error}, full inference by {full}")
         return {"error": error, "full_error": full, "effect": float(exact.abs().median())}
-
-    @torch.inference_mode()
-    def _exact(self, chosen: Sequence[int]) -> Tensor:
-        import copy
-
-        model = copy.deepcopy(self.network.model).double()
-        mean = torch.tensor(self.network.mean, dtype=torch.float64)[:, None, None]
-        std = torch.tensor(self.network.std, dtype=torch.float64)[:, None, None]
-        image = (self.image.double() - mean) / std
-        whole = model(image)[0, 0]
-        found = []
-        for number in chosen:
-            top, left, bottom, right = self.places[number]
-            covered = image.clone()
-            covered[..., top:bottom, left:right] = 0
-            found.append(whole - model(covered)[0, 0])
-        return torch.stack(found)
 
     def check_captum(self, map_of_pixels: Tensor, drops: Tensor) -> None:
         """Compare Captum's map with ours, away from the edges, where its division is off.
@@ -205,6 +177,46 @@ class Bench:
         apart = float((mine - map_of_pixels)[inner, inner].abs().max())
         if not apart <= 1e-3 * float(mine.abs().max()):
             raise AssertionError(f"{case.name}: Captum's map is another, by {apart}")
+
+
+@torch.inference_mode()
+def drops_by_hand(network: Network, image: Tensor, boxes: Sequence[Box], batch: int) -> Tensor:
+    """Return by how much the first logit falls with each box covered, by full inference.
+
+    Args:
+        network: with BatchNorm folded, on its device.
+        image: (1, 3, H, W) in [0, 1], there too.
+        boxes: top, left, bottom and right of what is covered by the mean colour, half open.
+        batch: images at once.
+    """
+    mean = image.new_tensor(network.mean)[:, None, None]
+    image = image.contiguous(memory_format=torch.channels_last)
+    whole = network(image)[0, 0]
+    found = []
+    for start in range(0, len(boxes), batch):
+        some = boxes[start : start + batch]
+        covered = image.expand(len(some), -1, -1, -1)
+        covered = covered.contiguous(memory_format=torch.channels_last)
+        for one, (top, left, bottom, right) in zip(covered, some, strict=True):
+            one[:, top:bottom, left:right] = mean
+        found.append(whole - network(covered)[:, 0])
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def exact_drops(network: Network, image: Tensor, boxes: Sequence[Box]) -> Tensor:
+    """Return the same in float64, an image at a time; network and image are on the CPU."""
+    model = copy.deepcopy(network.model).double()
+    mean = torch.tensor(network.mean, dtype=torch.float64)[:, None, None]
+    std = torch.tensor(network.std, dtype=torch.float64)[:, None, None]
+    seen = (image.double() - mean) / std
+    whole = model(seen)[0, 0]
+    found = []
+    for top, left, bottom, right in boxes:
+        covered = seen.clone()
+        covered[..., top:bottom, left:right] = 0
+        found.append(whole - model(covered)[0, 0])
+    return torch.stack(found)
 
 
 def cpu_seconds(call: Callable[[], Any]) -> tuple[float, Any]:

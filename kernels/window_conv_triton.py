@@ -15,7 +15,7 @@ Places in a list are 32 bits wide, addresses 64.
 """
 
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ def plan(
     """Choose the tiles for so many entries of all images; by counting, untuned on a GPU."""
     flat = channels_in <= _FLAT
     filled = _filled(channels_in, 16 // dtype.itemsize if channels_in > 4 else 4)
-    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]  # not in torch's types
+    cudnn: Any = torch.backends.cudnn  # torch's types do not know `conv`
+    tf32 = cudnn.conv.fp32_precision == "tf32"
     ieee = dtype == torch.float32 and not tf32
     block_n = 64 if flat or ieee or channels_out <= 64 else 128
     # What is not written a few numbers at a time needs a register pair for every address.

@@ -87,8 +87,9 @@ class MapMaker(ABC):
         """Return which executor makes the maps, and why; see `Choice.record`."""
         device = self.question.network.device
         # Which is faster depends on how many share a batch; on a CPU nothing is measured.
-        images = torch.rand(self.images_together if device.type == "cuda" else 1, 3, *self.size)
-        return self._sweep.choice(self._base(images.to(device))).record
+        count = self.images_together if device.type == "cuda" else 1
+        images = torch.zeros(count, 3, *self.size, device=device)
+        return self._sweep.choice(self._base(images)).record
 
     def _base(self, images: Tensor) -> Base:
         return Base(self.plan, images.contiguous(memory_format=torch.channels_last))
