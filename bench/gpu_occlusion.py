@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from fc7.bench.occlusion_contestants import Box, drops_by_hand, exact_drops
-from fc7.engine.attribution.grid import places
 from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.attribution.occlusion.grid import places
 from fc7.engine.models import Network, load_model
 
 BAR = 3.0

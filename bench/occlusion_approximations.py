@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fc7.bench.occlusion_contestants import cpu_seconds
 from fc7.engine.attribution.occlusion import Occlusion
-from fc7.engine.attribution.refined import RefinedOcclusion
+from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
 from fc7.engine.data import open_source
 from fc7.engine.data.reader import read_rows
 from fc7.engine.models import Network, load_model

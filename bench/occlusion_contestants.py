@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.grid import places, to_pixels
 from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.attribution.occlusion.grid import places, to_pixels
 from fc7.engine.models import Network, load_model
 
 Box = tuple[int, int, int, int]

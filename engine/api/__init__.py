@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fc7.engine.attribution.occlude import OccludeOptions
+    from fc7.engine.attribution.occlusion.job import OccludeOptions
     from fc7.engine.attribution.workflow import occlude
     from fc7.engine.data import open_source
     from fc7.engine.errors import Fc7Error
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
-    "OccludeOptions": "fc7.engine.attribution.occlude",
+    "OccludeOptions": "fc7.engine.attribution.occlusion.job",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "index": "fc7.engine.features.workflow",

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.sweep import Question
+from fc7.engine.attribution.question import Question
 from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network

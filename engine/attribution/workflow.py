@@ -6,7 +6,7 @@ run["occlusion"]                                (N, rows, columns)
 
 from pathlib import Path
 
-from fc7.engine.attribution.occlude import Occlude, OccludeOptions, name_in
+from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions, name_in
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, Summary, run_map

@@ -17,7 +17,7 @@ from fc7.engine.cli.computing import (
 )
 
 if TYPE_CHECKING:
-    from fc7.engine.attribution.occlude import OccludeOptions
+    from fc7.engine.attribution.occlusion.job import OccludeOptions
     from fc7.engine.data import Source
     from fc7.engine.models import Network
     from fc7.engine.store import Run, Summary
@@ -94,8 +94,8 @@ def occlude(
     Maps are exact unless --refine or --growth is given. Give the same command again after a stop,
     and it continues; other options make other maps in the same run. fc7 report shows them.
     """
-    from fc7.engine.attribution.figure import PICTURES
-    from fc7.engine.attribution.occlude import OccludeOptions
+    from fc7.engine.attribution.occlusion.figure import PICTURES
+    from fc7.engine.attribution.occlusion.job import OccludeOptions
 
     options = OccludeOptions(
         window=window,
@@ -166,9 +166,9 @@ def _draw(
     json: bool,
 ) -> None:
     """Draw the map of one image."""
-    from fc7.engine.attribution.figure import save_figure
-    from fc7.engine.attribution.one_image import occlude_image
-    from fc7.engine.attribution.pictures import strongest_window
+    from fc7.engine.attribution.occlusion.figure import save_figure
+    from fc7.engine.attribution.occlusion.one_image import occlude_image
+    from fc7.engine.attribution.occlusion.pictures import strongest_window
     from fc7.engine.cli.console import emit_json, say
     from fc7.engine.words import number, share
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.attribution.colours import hexadecimal, table
-from fc7.engine.attribution.pictures import heat, overlaid, peak_of
-from fc7.engine.attribution.stored import StoredOcclusion, occlusions
+from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of
+from fc7.engine.attribution.occlusion.stored import StoredOcclusion, occlusions
 from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name, classes_of_labels
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import BadImage

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from fc7.engine.attribution.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
+from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
 from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section

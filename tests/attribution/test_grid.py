@@ -5,7 +5,7 @@ from itertools import chain
 import pytest
 import torch
 
-from fc7.engine.attribution.grid import places, to_pixels, window_spans
+from fc7.engine.attribution.occlusion.grid import places, to_pixels, window_spans
 from fc7.engine.errors import OptionError
 
 GRIDS = [

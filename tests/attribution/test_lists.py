@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from truth import Truth, compare, corners_and, enliven, everywhere, network_of
 
-from fc7.engine.attribution.incremental import Base, Choice, fastest, lists
-from fc7.engine.attribution.incremental.choice import seconds_of
-from fc7.engine.attribution.incremental.executor import Executor
-from fc7.engine.attribution.incremental.lists import ListExecutor, fused
 from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.attribution.occlusion.incremental import Base, Choice, fastest, lists
+from fc7.engine.attribution.occlusion.incremental.choice import seconds_of
+from fc7.engine.attribution.occlusion.incremental.executor import Executor
+from fc7.engine.attribution.occlusion.incremental.lists import ListExecutor, fused
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing import trace
 from fc7.engine.models import Network, load_model

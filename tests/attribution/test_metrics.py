@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from truth import MEAN, Case, Truth, enliven, network_of
 
-from fc7.engine.attribution.grid import to_pixels
 from fc7.engine.attribution.metrics import (
     centre_prior,
     deletion_auc,
@@ -16,6 +15,7 @@ from fc7.engine.attribution.metrics import (
     random_maps,
 )
 from fc7.engine.attribution.occlusion import Occlusion
+from fc7.engine.attribution.occlusion.grid import to_pixels
 from fc7.engine.data.shapes import ShapesSource
 from fc7.engine.errors import OptionError
 from fc7.engine.models import load_model

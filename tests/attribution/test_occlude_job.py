@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fc7.engine.attribution.occlude import OccludeOptions
 from fc7.engine.attribution.occlusion import Occlusion
-from fc7.engine.attribution.refined import RefinedOcclusion
-from fc7.engine.attribution.stored import occlusions
+from fc7.engine.attribution.occlusion.job import OccludeOptions
+from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
+from fc7.engine.attribution.occlusion.stored import occlusions
 from fc7.engine.attribution.targets import classes_of_labels
 from fc7.engine.attribution.workflow import occlude, occlude_with_summary
 from fc7.engine.data import Source, open_source
@@ -107,7 +107,7 @@ def test_the_maps_are_those_of_the_function(tmp_path: Path, network: Network) ->
 CHILD = """
 import sys, time, torch
 torch.set_num_threads(1)
-from fc7.engine.attribution.occlude import OccludeOptions
+from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.workflow import occlude
 from fc7.engine.data.shapes import ShapesSource
 from fc7.engine.models import load_model

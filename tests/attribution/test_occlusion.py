@@ -7,8 +7,8 @@ from captum.attr import Occlusion as CaptumOcclusion
 from torch import nn
 from truth import MEAN, STD, Case, Truth, compare, corners_and, enliven, everywhere, network_of
 
-from fc7.engine.attribution.grid import places, to_pixels
 from fc7.engine.attribution.occlusion import Occlusion, occlusion_maps
+from fc7.engine.attribution.occlusion.grid import places, to_pixels
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network, load_model

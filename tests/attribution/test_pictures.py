@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from fc7.engine.attribution.colours import colours, levels, table
-from fc7.engine.attribution.figure import PANEL, OccludedImage, draw, save_figure
-from fc7.engine.attribution.grid import places
-from fc7.engine.attribution.occlude import OccludeOptions
-from fc7.engine.attribution.one_image import _as_seen, occlude_image
-from fc7.engine.attribution.pictures import heat, overlaid, peak_of, strongest_window
+from fc7.engine.attribution.occlusion.figure import PANEL, OccludedImage, draw, save_figure
+from fc7.engine.attribution.occlusion.grid import places
+from fc7.engine.attribution.occlusion.job import OccludeOptions
+from fc7.engine.attribution.occlusion.one_image import _as_seen, occlude_image
+from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of, strongest_window
 from fc7.engine.data import Transform
 from fc7.engine.errors import OptionError, SourceError
 from fc7.engine.models import load_model

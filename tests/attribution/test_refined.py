@@ -6,7 +6,7 @@ from torch import nn
 from truth import Case, enliven, network_of
 
 from fc7.engine.attribution.occlusion import Occlusion
-from fc7.engine.attribution.refined import RefinedOcclusion
+from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
 from fc7.engine.errors import OptionError
 
 SIZE = (34, 30)

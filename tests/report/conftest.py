@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fc7.engine.attribution.occlude import OccludeOptions
+from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.workflow import occlude
 from fc7.engine.data import open_source
 from fc7.engine.data.shapes import render

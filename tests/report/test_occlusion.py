@@ -12,9 +12,9 @@ from PIL import Image
 from readers import Page, picture
 
 from fc7.engine.attribution.colours import table
-from fc7.engine.attribution.occlude import OccludeOptions
-from fc7.engine.attribution.pictures import heat
-from fc7.engine.attribution.stored import occlusions
+from fc7.engine.attribution.occlusion.job import OccludeOptions
+from fc7.engine.attribution.occlusion.pictures import heat
+from fc7.engine.attribution.occlusion.stored import occlusions
 from fc7.engine.attribution.workflow import occlude
 from fc7.engine.cli.main import app
 from fc7.engine.data import open_source

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fc7.engine.attribution.incremental.calls import Call, Rule, result, subtracts_base
-from fc7.engine.attribution.incremental.layout import Copy, Group, Layout, copies, views
-from fc7.engine.attribution.incremental.spans import Ints
-from fc7.engine.attribution.incremental.windows import (
+from fc7.engine.attribution.occlusion.incremental.calls import Call, Rule, result, subtracts_base
+from fc7.engine.attribution.occlusion.incremental.layout import Copy, Group, Layout, copies, views
+from fc7.engine.attribution.occlusion.incremental.spans import Ints
+from fc7.engine.attribution.occlusion.incremental.windows import (
     Windows,
     as_block,
     as_maps,

@@ -11,9 +11,9 @@ Others recompute the changed part of each layer, with its surroundings as input 
 digits, and half-precision arithmetic loses a share of the effect instead of one of the activation.
 """
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.choice import Choice, fastest
-from fc7.engine.attribution.incremental.plan import Plan
-from fc7.engine.attribution.incremental.spans import Spans
+from fc7.engine.attribution.occlusion.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.choice import Choice, fastest
+from fc7.engine.attribution.occlusion.incremental.plan import Plan
+from fc7.engine.attribution.occlusion.incremental.spans import Spans
 
 __all__ = ["Base", "Choice", "Plan", "Spans", "fastest"]

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.executor import Executor
-from fc7.engine.attribution.incremental.lists import ListExecutor
-from fc7.engine.attribution.incremental.plan import Plan
+from fc7.engine.attribution.occlusion.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.executor import Executor
+from fc7.engine.attribution.occlusion.incremental.lists import ListExecutor
+from fc7.engine.attribution.occlusion.incremental.plan import Plan
 from fc7.kernels import backend
 
 _ROUNDS = 3

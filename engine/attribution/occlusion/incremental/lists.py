@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.list_rules import (
+from fc7.engine.attribution.occlusion.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.list_rules import (
     RULES,
     SPREADING,
     Rule,
@@ -23,7 +23,7 @@ from fc7.engine.attribution.incremental.list_rules import (
     rule_for,
     slides_of,
 )
-from fc7.engine.attribution.incremental.plan import Plan
+from fc7.engine.attribution.occlusion.incremental.plan import Plan
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Graph, Op
 from fc7.kernels import Bounds, PixelList, Residual, pixel_list, window_conv

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.attribution.colours import LEVELS, colours, table
-from fc7.engine.attribution.grid import Floats, covering, interpolation, window_spans
+from fc7.engine.attribution.occlusion.grid import Floats, covering, interpolation, window_spans
 
 # What is left of the image under the strongest colour, and under none: of its colours, and of
 # its darkness, so that all the colour is the map's, and dark pictures do not swallow it.

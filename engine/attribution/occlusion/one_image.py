@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fc7.engine.attribution.figure import PANEL, OccludedImage
-from fc7.engine.attribution.occlude import Occlude, OccludeOptions
-from fc7.engine.attribution.stored import approximation_words
+from fc7.engine.attribution.occlusion.figure import PANEL, OccludedImage
+from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
+from fc7.engine.attribution.occlusion.stored import approximation_words
 from fc7.engine.attribution.targets import class_name
 from fc7.engine.data import MAX_PIXELS, Transform
 from fc7.engine.data.files import FilesSource

@@ -22,16 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc7.engine.attribution.making import MapMaker
-from fc7.engine.attribution.occlusion import Occlusion
-from fc7.engine.attribution.refined import RefinedOcclusion
-from fc7.engine.attribution.stored import (
+from fc7.engine.attribution.occlusion.making import MapMaker
+from fc7.engine.attribution.occlusion.maps import Occlusion
+from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
+from fc7.engine.attribution.occlusion.stored import (
     DEFAULT_PART_ROWS,
     TECHNIQUE,
     occlusions,
     output_name,
 )
-from fc7.engine.attribution.sweep import Score
+from fc7.engine.attribution.question import Score
 from fc7.engine.attribution.targets import PREDICTED, Targets
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from fc7.engine.attribution.grid import interpolation
-from fc7.engine.attribution.incremental import Base, Spans
-from fc7.engine.attribution.making import MapMaker
-from fc7.engine.attribution.sweep import Score, Sweep
+from fc7.engine.attribution.occlusion.grid import interpolation
+from fc7.engine.attribution.occlusion.incremental import Base, Spans
+from fc7.engine.attribution.occlusion.making import MapMaker
+from fc7.engine.attribution.occlusion.sweep import Sweep
+from fc7.engine.attribution.question import Score
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional
 
-from fc7.engine.attribution.incremental import elementwise, sliding
-from fc7.engine.attribution.incremental.calls import Call, Rule, result, spreads
-from fc7.engine.attribution.incremental.layout import Layout
-from fc7.engine.attribution.incremental.windows import (
+from fc7.engine.attribution.occlusion.incremental import elementwise, sliding
+from fc7.engine.attribution.occlusion.incremental.calls import Call, Rule, result, spreads
+from fc7.engine.attribution.occlusion.incremental.layout import Layout
+from fc7.engine.attribution.occlusion.incremental.windows import (
     Windows,
     as_block,
     as_maps,

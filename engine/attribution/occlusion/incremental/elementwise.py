@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.calls import (
+from fc7.engine.attribution.occlusion.incremental.calls import (
     Call,
     Rule,
     adds_base,
@@ -17,8 +17,8 @@ from fc7.engine.attribution.incremental.calls import (
     through,
     zeros,
 )
-from fc7.engine.attribution.incremental.layout import Layout, between
-from fc7.engine.attribution.incremental.windows import (
+from fc7.engine.attribution.occlusion.incremental.layout import Layout, between
+from fc7.engine.attribution.occlusion.incremental.windows import (
     Windows,
     pairs,
     pairs_of_map,

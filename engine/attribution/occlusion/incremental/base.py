@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.plan import Plan
+from fc7.engine.attribution.occlusion.incremental.plan import Plan
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Op
 

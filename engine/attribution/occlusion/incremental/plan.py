@@ -10,8 +10,15 @@ from functools import cached_property
 
 import numpy as np
 
-from fc7.engine.attribution.incremental.layout import Group, Layout, exact, gather
-from fc7.engine.attribution.incremental.spans import Spans, averaged, capped, hull, touched, whole
+from fc7.engine.attribution.occlusion.incremental.layout import Group, Layout, exact, gather
+from fc7.engine.attribution.occlusion.incremental.spans import (
+    Spans,
+    averaged,
+    capped,
+    hull,
+    touched,
+    whole,
+)
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Graph, Op
 

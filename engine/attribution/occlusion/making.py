@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.grid import covering, window_spans
-from fc7.engine.attribution.incremental import Base, Plan
-from fc7.engine.attribution.sweep import Maps, Question, Score, Sweep
+from fc7.engine.attribution.occlusion.grid import covering, window_spans
+from fc7.engine.attribution.occlusion.incremental import Base, Plan
+from fc7.engine.attribution.occlusion.sweep import Maps, Sweep
+from fc7.engine.attribution.question import Question, Score
 from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.attribution.tracing import trace
 from fc7.engine.models import Network

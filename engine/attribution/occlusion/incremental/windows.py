@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.layout import Copy, Layout
+from fc7.engine.attribution.occlusion.incremental.layout import Copy, Layout
 
 
 @dataclass

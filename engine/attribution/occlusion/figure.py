@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fc7.engine.attribution.colours import hexadecimal, table
-from fc7.engine.attribution.pictures import heat, overlaid, peak_of, strongest_window
+from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of, strongest_window
 from fc7.engine.errors import OptionError
 from fc7.engine.store.atomic import publish, temporary_beside
 from fc7.engine.words import number, share

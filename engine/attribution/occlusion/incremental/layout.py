@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fc7.engine.attribution.incremental.spans import Ints, Spans
+from fc7.engine.attribution.occlusion.incremental.spans import Ints, Spans
 
 
 class Group(NamedTuple):

@@ -4,16 +4,17 @@ Slide a square over the image and see how far the score falls with the square at
 (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section
 4.2). The maps are exact: what is computed for each place is what full inference would find, within
 rounding, but only the part of every layer that the square can change is computed
-(`fc7.engine.attribution.incremental`).
+(`fc7.engine.attribution.occlusion.incremental`).
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from fc7.engine.attribution.incremental import Base
-from fc7.engine.attribution.making import MapMaker
-from fc7.engine.attribution.sweep import Score, Sweep
+from fc7.engine.attribution.occlusion.incremental import Base
+from fc7.engine.attribution.occlusion.making import MapMaker
+from fc7.engine.attribution.occlusion.sweep import Sweep
+from fc7.engine.attribution.question import Score
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fc7.engine.attribution.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.base import Base
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Op
 from fc7.kernels import PixelList, Slides, linear, window_max_pool

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc7.engine.attribution.incremental import Spans
+from fc7.engine.attribution.occlusion.incremental import Spans
 from fc7.engine.errors import OptionError
 
 Floats = NDArray[np.floating[Any]]

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.layout import Copy, Layout, everywhere, views
-from fc7.engine.attribution.incremental.windows import (
+from fc7.engine.attribution.occlusion.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.layout import Copy, Layout, everywhere, views
+from fc7.engine.attribution.occlusion.incremental.windows import (
     Windows,
     as_block,
     as_maps,

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.incremental.base import Base
-from fc7.engine.attribution.incremental.calls import Call, Rule, on_map
-from fc7.engine.attribution.incremental.layout import everywhere, exact
-from fc7.engine.attribution.incremental.plan import Plan
-from fc7.engine.attribution.incremental.rules import rule_for
-from fc7.engine.attribution.incremental.spans import whole
-from fc7.engine.attribution.incremental.windows import Windows, pairs, pairs_of_map
+from fc7.engine.attribution.occlusion.incremental.base import Base
+from fc7.engine.attribution.occlusion.incremental.calls import Call, Rule, on_map
+from fc7.engine.attribution.occlusion.incremental.layout import everywhere, exact
+from fc7.engine.attribution.occlusion.incremental.plan import Plan
+from fc7.engine.attribution.occlusion.incremental.rules import rule_for
+from fc7.engine.attribution.occlusion.incremental.spans import whole
+from fc7.engine.attribution.occlusion.incremental.windows import Windows, pairs, pairs_of_map
 from fc7.engine.attribution.tracing import ops as o
 from fc7.engine.attribution.tracing.ops import Op
 from fc7.kernels import linear
