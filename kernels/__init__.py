@@ -1,6 +1,8 @@
 """Tensors in, tensors out: each file holds one kernel and its plain float64 reference."""
 
+from fc7.kernels.guided_relu import guided_relu, guided_relu_
 from fc7.kernels.linear import FastLinear, linear
+from fc7.kernels.max_pool import max_pool
 from fc7.kernels.merge_topk import empty_topk, merge_topk
 from fc7.kernels.pixel_lists import Bounds, PixelList, Residual, Slides, pixel_list
 from fc7.kernels.spatial_max import spatial_max
@@ -14,7 +16,10 @@ __all__ = [
     "Residual",
     "Slides",
     "empty_topk",
+    "guided_relu",
+    "guided_relu_",
     "linear",
+    "max_pool",
     "merge_topk",
     "pixel_list",
     "spatial_max",

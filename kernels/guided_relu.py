@@ -1,4 +1,3 @@
-# ruff: noqa: N803 (Triton's constants are in capitals)
 """A ReLU whose backward pass follows one of three rules.
 
     y  = x where x > 0, else 0
@@ -13,7 +12,8 @@ derivatives of anything: they tell which inputs spoke for an output.
 The pass is bound by memory, and torch keeps a whole activation for it. Here x is not kept, but one
 mask: one bit an element on a GPU, one byte on a CPU, and nothing for deconv. The mask lies in the
 order in which x lies in memory, so that every tensor is read and written as one flat run; a
-gradient that arrives in another order is brought to that order first.
+gradient that arrives in another order is brought to that order first. `guided_relu_` writes over x,
+as `torch.relu_` does, so that nothing of the activation is held twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.kernels import backend
-from fc7.kernels.backend import IN_INTERPRETER, tl, triton
+from fc7.kernels.guided_relu_triton import backward_triton, relu_triton
 
 Rule = Literal["guided", "plain", "deconv"]
 
@@ -40,10 +40,6 @@ _INTEGERS = {
 # On a CPU, how many elements for each of torch's threads all passes go through before the next ones
 # follow: as many as a cache holds; with fewer, the threads would mostly wait for each other.
 _ELEMENTS_A_THREAD = 1 << 18
-
-# On a GPU, the bytes of x that a program of 128 threads takes: four 128-bit loads a thread.
-# Chosen for bytes in flight; untuned on a GPU.
-_BYTES_A_PROGRAM = 8192
 
 
 def guided_relu(x: Tensor, rule: Rule = "guided") -> Tensor:
@@ -64,10 +60,7 @@ def guided_relu(x: Tensor, rule: Rule = "guided") -> Tensor:
     Raises:
         ValueError: the rule or the dtype is none of the above.
     """
-    if rule not in get_args(Rule):
-        raise ValueError(f"expected rule 'guided', 'plain' or 'deconv', got {rule!r}")
-    if x.dtype not in _INTEGERS:
-        raise ValueError(f"expected float16, bfloat16, float32 or float64, got {x.dtype}")
+    _check(x, rule)
     if not (torch.is_grad_enabled() and x.requires_grad):
         # Nothing goes back: no mask. `threshold` is torch's ReLU that makes +0 of -0.
         return torch.threshold(x, 0, 0)
@@ -75,20 +68,74 @@ def guided_relu(x: Tensor, rule: Rule = "guided") -> Tensor:
     return y
 
 
+def guided_relu_(x: Tensor, rule: Rule = "guided") -> Tensor:
+    """Write max(x, 0) over x and return it; what goes back through it goes by `rule`.
+
+    Args:
+        x: any shape without repeats in memory; float16, bfloat16, float32 or float64; no leaf
+            that requires a gradient.
+        rule: "guided", "plain" or "deconv"; none of them can itself be differentiated here.
+
+    Raises:
+        ValueError: the rule or the dtype is none of the above.
+        RuntimeError: x cannot be written to, as torch says.
+    """
+    _check(x, rule)
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return torch.threshold_(x, 0, 0)
+    if _in_order_of(torch.empty_like(x, device="meta"), x) is not x:
+        # It has gaps: what lies in them is not ours to write to.
+        return x.copy_(guided_relu(x, rule))
+    y: Tensor = _InPlace.apply(x, rule)
+    return y
+
+
+class _InPlace(torch.autograd.Function):
+    """The same passes, whose source is their target."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rule: Rule) -> Tensor:
+        mask = x.new_empty(_mask_bytes(x, rule), dtype=torch.uint8)
+        _pass_on(x, x, mask, rule)
+        ctx.rule, ctx.strides = rule, x.stride()
+        ctx.save_for_backward(*([] if rule == "deconv" else [mask]))
+        ctx.mark_dirty(x)
+        ctx.set_materialize_grads(False)
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, None]:
+        return _apply_rule(ctx, g, None)
+
+
+def _check(x: Tensor, rule: Rule) -> None:
+    if rule not in get_args(Rule):
+        raise ValueError(f"expected rule 'guided', 'plain' or 'deconv', got {rule!r}")
+    if x.dtype not in _INTEGERS:
+        raise ValueError(f"expected float16, bfloat16, float32 or float64, got {x.dtype}")
+
+
 @torch.library.custom_op("fc7::guided_relu", mutates_args=())
 def _guided_relu(x: Tensor, rule: str) -> tuple[Tensor, Tensor]:
     """Return y and the mask of x > 0, flat, in the order of y in memory; empty for deconv."""
     y = torch.empty_like(x)
     mask = x.new_empty(_mask_bytes(x, rule), dtype=torch.uint8)
-    if x.numel():
-        source, target = _flat(_in_order_of(y, x)), _flat(y)
-        if rule == "deconv":
-            torch.threshold(source, 0, 0, out=target)
-        elif backend.uses_triton(x):
-            _relu_triton(source, target, mask)
-        else:
-            _relu_torch(source, target, mask)
+    _pass_on(_in_order_of(y, x), y, mask, rule)
     return y, mask
+
+
+def _pass_on(x: Tensor, y: Tensor, mask: Tensor, rule: str) -> None:
+    """Write y and the mask; x has the order of y in memory, and may be y."""
+    if not x.numel():
+        return
+    source, target = _flat(x), _flat(y)
+    if rule == "deconv":
+        torch.threshold(source, 0, 0, out=target)
+    elif backend.uses_triton(x):
+        relu_triton(source, target, mask)
+    else:
+        _relu_torch(source, target, mask)
 
 
 @_guided_relu.register_fake
@@ -125,7 +172,7 @@ def _guided_relu_backward(
         if mask is None:
             torch.threshold(source, 0, 0, out=target)
         elif backend.uses_triton(g):
-            _backward_triton(source, mask, target, rule == "guided")
+            backward_triton(source, mask, target, rule == "guided")
         else:
             _backward_torch(source, mask, target, rule == "guided")
     return gx
@@ -205,90 +252,6 @@ def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tensors
     else:
         yield from zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-
-
-def _relu_triton(x: Tensor, y: Tensor, mask: Tensor) -> None:
-    """Write y and a mask of one bit an element, the first in the lowest bit; all flat."""
-    rows = _BYTES_A_PROGRAM // (8 * x.itemsize)
-    grid = (triton.cdiv(len(x), 8 * rows),)
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton launches on the current
-        _relu_kernel[grid](x, y, mask, len(x), ROWS=rows, num_warps=4)
-
-
-def _backward_triton(g: Tensor, mask: Tensor, gx: Tensor, guided: bool) -> None:
-    """Write gx; all flat."""
-    rows = _BYTES_A_PROGRAM // (8 * g.itemsize)
-    grid = (triton.cdiv(len(g), 8 * rows),)
-    with torch.cuda.device_of(g):  # type: ignore[no-untyped-call]
-        _backward_kernel[grid](g, mask, gx, len(g), GUIDED=guided, ROWS=rows, num_warps=4)
-
-
-# A program takes ROWS rows of 8 elements: a row is a byte of the mask. Only the last program can
-# overrun. The others take a branch without masks, so that loads and stores are 128 bits wide
-# whatever the size is.
-
-
-@triton.jit
-def _relu_kernel(x, y, mask, size, ROWS: tl.constexpr):
-    first = tl.program_id(0).to(tl.int64) * ROWS  # in 64 bits: past 2^31 elements
-    x, y, mask = x + first * 8, y + first * 8, mask + first
-    left = size - first * 8
-    if left >= ROWS * 8:
-        _relu_rows(x, y, mask, left, ROWS, WHOLE=True)
-    else:
-        _relu_rows(x, y, mask, left, ROWS, WHOLE=False)
-
-
-@triton.jit
-def _relu_rows(x, y, mask, left, ROWS: tl.constexpr, WHOLE: tl.constexpr):
-    row, bit = tl.arange(0, ROWS), tl.arange(0, 8)[None, :]
-    at = row[:, None] * 8 + bit
-    values = _load(x, at, left, WHOLE)
-    kept = (values <= 0) == 0  # a NaN is not <= 0
-    _store(y, at, tl.where(kept, values, 0.0), left, WHOLE)
-    # The bits are disjoint: their sum packs them.
-    packed = tl.sum(kept.to(tl.int32) << bit, 1).to(tl.uint8)
-    _store(mask, row, packed, tl.cdiv(left, 8), WHOLE)
-
-
-@triton.jit
-def _backward_kernel(g, mask, gx, size, GUIDED: tl.constexpr, ROWS: tl.constexpr):
-    first = tl.program_id(0).to(tl.int64) * ROWS
-    g, gx, mask = g + first * 8, gx + first * 8, mask + first
-    left = size - first * 8
-    if left >= ROWS * 8:
-        _backward_rows(g, mask, gx, left, GUIDED, ROWS, WHOLE=True)
-    else:
-        _backward_rows(g, mask, gx, left, GUIDED, ROWS, WHOLE=False)
-
-
-@triton.jit
-def _backward_rows(
-    g, mask, gx, left, GUIDED: tl.constexpr, ROWS: tl.constexpr, WHOLE: tl.constexpr
-):
-    row, bit = tl.arange(0, ROWS), tl.arange(0, 8)[None, :]
-    at = row[:, None] * 8 + bit
-    values = _load(g, at, left, WHOLE)
-    # As a vector: loaded as a column, Triton 3.9 sends bf16 gradients through shared memory too.
-    packed = _load(mask, row, tl.cdiv(left, 8), WHOLE).to(tl.int32)
-    kept = ((packed[:, None] >> bit) & 1) != 0
-    if GUIDED:
-        kept = kept & ((values <= 0) == 0)
-    _store(gx, at, tl.where(kept, values, 0.0), left, WHOLE)
-
-
-@triton.jit
-def _load(start, at, left, WHOLE: tl.constexpr):
-    values = tl.load(start + at) if WHOLE else tl.load(start + at, mask=at < left, other=0)
-    return values.to(tl.float32) if IN_INTERPRETER and values.dtype == tl.bfloat16 else values
-
-
-@triton.jit
-def _store(start, at, values, left, WHOLE: tl.constexpr):
-    if WHOLE:
-        tl.store(start + at, values)
-    else:
-        tl.store(start + at, values, mask=at < left)
 
 
 def guided_relu_reference(

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from fc7.kernels import backend
 from fc7.kernels.guided_relu import Rule, guided_relu, guided_relu_reference
+from fc7.kernels.guided_relu_triton import _BYTES_A_PROGRAM
 
 # The module: by its name in the package stands the function.
 module = sys.modules[guided_relu.__module__]
@@ -80,7 +81,7 @@ def test_any_size(size: int, dtype: torch.dtype, rule: Rule, device: str) -> Non
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("beyond", [-1, 0, 1, 8, 13])
 def test_several_programs(beyond: int, dtype: torch.dtype, rule: Rule, device: str) -> None:
-    size = 2 * module._BYTES_A_PROGRAM // dtype.itemsize + beyond
+    size = 2 * _BYTES_A_PROGRAM // dtype.itemsize + beyond
     x, g = (randn(size, seed=seed, dtype=dtype, device=device) for seed in (0, 1))
     assert_is_the_definition(x, g, rule)
 

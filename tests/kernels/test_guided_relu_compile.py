@@ -9,7 +9,8 @@ import torch
 from offline import ARCHITECTURES, Compiled, compiling_for
 
 from fc7.kernels import backend
-from fc7.kernels.guided_relu import _backward_triton, _relu_triton, guided_relu
+from fc7.kernels.guided_relu import guided_relu
+from fc7.kernels.guided_relu_triton import backward_triton, relu_triton
 
 SIZE = 1 << 20
 FLOATING = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -22,8 +23,8 @@ def compile_for(
     x = torch.empty(size, dtype=dtype, device="meta")
     mask = torch.empty((size + 7) // 8, dtype=torch.uint8, device="meta")
     with compiling_for(architecture) as compiled:
-        _relu_triton(x, torch.empty_like(x), mask)
-        _backward_triton(x, mask, torch.empty_like(x), guided)
+        relu_triton(x, torch.empty_like(x), mask)
+        backward_triton(x, mask, torch.empty_like(x), guided)
     forward, backward = compiled
     forward.check()
     backward.check()
