@@ -72,7 +72,7 @@ _CLAMPS: Mapping[Any, Callable[..., Clamp]] = {
     **dict.fromkeys((torch.clamp_min, Tensor.clamp_min), _clamp),
     **dict.fromkeys((torch.clamp_min_, Tensor.clamp_min_), _in_place(_clamp)),
     **dict.fromkeys((F.threshold, torch.threshold), _threshold),
-    F.threshold_: _in_place(_threshold),
+    torch.threshold_: _in_place(_threshold),
 }
 
 
