@@ -94,8 +94,8 @@ def occlude(
     Maps are exact unless --refine or --growth is given. Give the same command again after a stop,
     and it continues; other options make other maps in the same run. fc7 report shows them.
     """
-    from fc7.engine.attribution.occlusion.figure import PICTURES
     from fc7.engine.attribution.occlusion.job import OccludeOptions
+    from fc7.engine.attribution.sheet import PICTURES
 
     options = OccludeOptions(
         window=window,

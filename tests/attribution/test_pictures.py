@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from fc7.engine.attribution.colours import colours, levels, table
-from fc7.engine.attribution.occlusion.figure import PANEL, OccludedImage, draw, save_figure
+from fc7.engine.attribution.occlusion.figure import OccludedImage, draw, save_figure
 from fc7.engine.attribution.occlusion.grid import places
 from fc7.engine.attribution.occlusion.job import OccludeOptions
-from fc7.engine.attribution.occlusion.one_image import _as_seen, occlude_image
+from fc7.engine.attribution.occlusion.one_image import occlude_image
 from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of, strongest_window
+from fc7.engine.attribution.photograph import as_seen
+from fc7.engine.attribution.sheet import PANEL
 from fc7.engine.data import Transform
 from fc7.engine.errors import OptionError, SourceError
 from fc7.engine.models import load_model
@@ -242,7 +244,7 @@ def test_a_photograph_is_shown_as_seen_only_finer(size: tuple[int, int]) -> None
         both_ways = np.round(np.stack([ramp, 255 - ramp, ramp])).astype(np.uint8)
         original = torch.from_numpy(both_ways)
         seen = transform(original)
-        finer = _as_seen(original, transform, seen)
+        finer = as_seen(original, transform, seen)
         assert finer.shape == (PANEL, PANEL, 3)
         again = Image.fromarray(finer).resize((224, 224), Image.Resampling.BOX)
         up, down, _ = (np.asarray(again, float) - seen.permute(1, 2, 0).numpy()).mean((0, 1))
@@ -256,7 +258,7 @@ def test_small_and_padded_images_are_shown_as_they_are_seen() -> None:
     for transform in (Transform(resize=64, crop=64), Transform(resize=None, crop=90)):
         seen = transform(original)
         np.testing.assert_array_equal(
-            _as_seen(original, transform, seen), seen.permute(1, 2, 0).numpy()
+            as_seen(original, transform, seen), seen.permute(1, 2, 0).numpy()
         )
 
 
