@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from fc7.engine.attribution.workflow import occlude
     from fc7.engine.data import open_source
     from fc7.engine.errors import Fc7Error
-    from fc7.engine.features.patches import read_patches
     from fc7.engine.features.search import find_neighbors
     from fc7.engine.features.workflow import ExtractOptions, extract, index, project
     from fc7.engine.models import load_model
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
+    from fc7.engine.store.patches import read_patches
 
 _HOMES = {
     "ExtractOptions": "fc7.engine.features.workflow",
@@ -40,7 +40,7 @@ _HOMES = {
     "open_source": "fc7.engine.data",
     "open_store": "fc7.engine.store",
     "project": "fc7.engine.features.workflow",
-    "read_patches": "fc7.engine.features.patches",
+    "read_patches": "fc7.engine.store.patches",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }

@@ -108,9 +108,10 @@ def patches(
     Example: `fc7 patches runs/photos --layer conv5 --channels 3,17 --out conv5.png`
     """
     from fc7.engine.cli.console import emit_json, emit_table, progress, say
-    from fc7.engine.features.patches import TopPatches, read_patches
+    from fc7.engine.features.patches import TopPatches
     from fc7.engine.features.sheet import draw_patches
     from fc7.engine.store import open_store, run_fold
+    from fc7.engine.store.patches import read_patches
 
     opened = open_store(run)
     outputs = {

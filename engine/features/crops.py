@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.engine.data import Source, read_rows
+from fc7.engine.data.tiles import BLANK, fit_tile
 from fc7.engine.features.extract import is_map
-from fc7.engine.features.patches import Patches
 from fc7.engine.models import Network, receptive_field
+from fc7.engine.store.patches import Patches
 
 DEFAULT_TILE = 96
-BLANK = 128
-"""The grey of what lies beside a picture that is not square, and of a picture that is missing."""
-# From here on the reader should see pixels rather than a blur made of them.
-_CRISP_ENLARGEMENT = 4
 
 
 def crop_patches(
@@ -40,7 +37,7 @@ def crop_patches(
     Args:
         source: the images that the patches' rows number.
         network: the network that the patches are of.
-        patches: from `fc7.engine.features.patches.read_patches`.
+        patches: from `fc7.engine.store.patches.read_patches`.
         layer: the layer that `patches` belongs to, as the network names it.
         channels: which channels.
         tile: side in pixels of what comes back.
@@ -76,24 +73,6 @@ def crop_patches(
             crop = _cut(row.image, box)
             if crop.numel():
                 out[channel, rank] = fit_tile(crop, tile)
-    return out
-
-
-def fit_tile(picture: Tensor, tile: int) -> NDArray[np.uint8]:
-    """Scale uint8 (3, H, W) to fit a grey square: uint8 (tile, tile, 3)."""
-    from PIL import Image
-
-    height, width = picture.shape[-2:]
-    scale = tile / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    crisp = scale >= _CRISP_ENLARGEMENT
-    # PIL rather than torch: on pictures this small, waking torch's threads is the whole cost.
-    scaled = Image.fromarray(np.ascontiguousarray(picture.permute(1, 2, 0).numpy())).resize(
-        (new_width, new_height), Image.Resampling.NEAREST if crisp else Image.Resampling.BICUBIC
-    )
-    out = np.full((tile, tile, 3), BLANK, dtype=np.uint8)
-    top, left = (tile - new_height) // 2, (tile - new_width) // 2
-    out[top : top + new_height, left : left + new_width] = np.asarray(scaled)
     return out
 
 

@@ -7,7 +7,6 @@ positive has its least negative patches.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
-from fc7.engine.store import Arrays, Output, Run
+from fc7.engine.store import Arrays, Output
+from fc7.engine.store.patches import patches_job
 from fc7.kernels import empty_topk, merge_topk
 
 DEFAULT_K = 9
-
-
-def patches_job(layer: str) -> str:
-    """Return the name of the job that holds a layer's maximal patches."""
-    return f"patches-{layer}"
 
 
 class TopPatches:
@@ -93,31 +88,6 @@ class TopPatches:
             "rows": np.where(ids < 0, -1, ids // self._positions),
             "positions": np.where(ids < 0, 0, ids % self._positions).astype(np.int32),
         }
-
-
-@dataclass(frozen=True)
-class Patches:
-    """A layer's maximal patches, as `TopPatches` made them."""
-
-    layer: str
-    values: NDArray[np.float32]
-    rows: NDArray[np.int64]
-    positions: NDArray[np.int32]
-
-    @property
-    def k(self) -> int:
-        """Patches a channel."""
-        return int(self.rows.shape[1])
-
-
-def read_patches(run: Run, layer: str) -> Patches:
-    """Read a layer's maximal patches from a run.
-
-    Raises:
-        StoreError: the run has none for that layer.
-    """
-    job = run.job(patches_job(layer))
-    return Patches(layer, job.result("values"), job.result("rows"), job.result("positions"))
 
 
 def _as_state(values: torch.Tensor, ids: torch.Tensor) -> dict[str, NDArray[Any]]:

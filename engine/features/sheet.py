@@ -8,11 +8,11 @@ import numpy as np
 from fc7.engine.data import open_source
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.features.crops import crop_patches
-from fc7.engine.features.patches import read_patches
 from fc7.engine.models import Network
 from fc7.engine.store import Run
 from fc7.engine.store.atomic import publish, temporary_beside
 from fc7.engine.store.network import network_of
+from fc7.engine.store.patches import read_patches
 
 _GAP, _MARGIN = 4, 56
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)

@@ -5,12 +5,12 @@ from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
 from fc7.engine.features.crops import crop_patches
-from fc7.engine.features.patches import Patches, patches_job, read_patches
 from fc7.engine.models import receptive_field
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, webp
 from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import LayerView, Subject
+from fc7.engine.store.patches import Patches, patches_job, read_patches
 from fc7.engine.words import number, plural, sides
 
 _ANCHOR, _TITLE = "patches", "Maximal patches"

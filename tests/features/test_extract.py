@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from fc7.engine.data import Transform, open_source
 from fc7.engine.errors import FingerprintError, LayerError, StoreError
-from fc7.engine.features.patches import TopPatches, read_patches
+from fc7.engine.features.patches import TopPatches
 from fc7.engine.features.workflow import (
     ExtractOptions,
     extract,
@@ -25,6 +25,7 @@ from fc7.engine.features.workflow import (
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, open_store, run_fold
 from fc7.engine.store.network import network_of
+from fc7.engine.store.patches import read_patches
 
 LAYERS = ["conv1", "conv3", "conv5", "fc6", "fc7"]
 EXACT = ExtractOptions(dtype="float32", part_rows=7, batch_rows=3)

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from fc7.engine.data import open_source
-from fc7.engine.features.crops import BLANK, crop_patches, fit_tile
-from fc7.engine.features.patches import Patches
+from fc7.engine.data.tiles import BLANK, fit_tile
+from fc7.engine.features.crops import crop_patches
 from fc7.engine.models import Network, receptive_field
+from fc7.engine.store.patches import Patches
 
 SIDE = 128
 

@@ -14,12 +14,12 @@ from PIL import Image
 from readers import HOSTILE, LABELS, ROWS, Page, picture, unpacked
 
 from fc7.engine.data import open_source
-from fc7.engine.features.patches import read_patches
 from fc7.engine.features.workflow import ExtractOptions, extract
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.report.write import LEAST_BYTES
 from fc7.engine.store import Run, open_store
+from fc7.engine.store.patches import read_patches
 
 SECTIONS = [
     "filters",
