@@ -12,6 +12,7 @@ network's mean colour, which it sees as zero.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -202,7 +203,11 @@ class IntegratedGradients:
         return Found(total / self.steps * difference, targets, logits)
 
 
-Maker = Gradient | GradientTimesInput | SmoothGrad | IntegratedGradients
+class Method(Protocol):
+    """From images and classes to maps: `Gradient` and the others."""
+
+    def __call__(self, backprop: Backprop, images: Tensor, targets: Tensor | None) -> Found:
+        """Return maps (N, 3, H, W) of images (N, 3, H, W), with the logits of the images."""
 
 
 def _difference(
@@ -214,12 +219,12 @@ def _difference(
 
 
 def _maps(
-    network: Network, images: Tensor, targets: Tensor | Sequence[int] | None, maker: Maker
+    network: Network, images: Tensor, targets: Tensor | Sequence[int] | None, method: Method
 ) -> Tensor:
     backprop = Backprop(network)
     classes = None if targets is None else class_numbers(targets, len(images))
     parts = (
-        maker(backprop, images[rows], None if classes is None else classes[rows]).maps
+        method(backprop, images[rows], None if classes is None else classes[rows]).maps
         for rows in together(images)
     )
     return torch.cat(list(parts))

@@ -1,12 +1,24 @@
-"""Attribution as functions: what `fc7 occlude` does and `import fc7` offers.
+"""Attribution as functions: what `fc7 occlude` and its like do and `import fc7` offers.
 
 run = occlude("photos/", "alexnet", "run/", OccludeOptions(window=32, stride=16))
 run["occlusion"]                                (N, rows, columns)
+run = saliency("photos/", "alexnet", "run/")
+run["saliency"]                                 (N, H, W)
+run = guided("photos/", "alexnet", "run/", GuidedOptions(layer="conv5", unit=17))
+run["guided"]                                   (N, 3, H, W)
 """
 
 from pathlib import Path
 
-from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions, name_in
+from fc7.engine.attribution.gradient_jobs import (
+    GuidedOptions,
+    SaliencyOptions,
+    guided_job,
+    saliency_job,
+)
+from fc7.engine.attribution.naming import name_in
+from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
+from fc7.engine.attribution.pixel_maps import PixelMaps
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, Summary, run_map
@@ -57,5 +69,101 @@ def occlude_with_summary(
     job = Occlude(network, source, options)  # a wrong option is found before anything is written
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)
-    job.name = name_in(run, job.asked)
+    job.name = name_in(run, "occlude", job.asked)
+    return run, run_map(run, job, (), options.parts, options.report)
+
+
+def saliency(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: SaliencyOptions | None = None,
+) -> Run:
+    """Make saliency maps of a data set in a run; see `saliency_with_summary`."""
+    return saliency_with_summary(data, model, out, options)[0]
+
+
+def saliency_with_summary(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: SaliencyOptions | None = None,
+) -> tuple[Run, Summary]:
+    """Make saliency maps of a data set in a run: how each pixel would change the answer.
+
+    A run that was begun is continued. Maps that are asked for differently (another method,
+    another target) join it under a name of their own: `saliency-2` beside `saliency`.
+
+        run["saliency"]              (N, H, W), or (N, 3, H, W) by the method "gradient"
+        run["saliency.target"]       (N,), the class whose logit it is; see
+                                     `fc7.engine.attribution.makers` for the rest
+
+    Args:
+        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
+        model: a network, or the name of one, with its default weights.
+        out: the run's folder.
+        options: how.
+
+    Returns:
+        The run, and what its saliency job did.
+
+    Raises:
+        FingerprintError: the run in `out` has another source or network, or these maps were begun
+            with another size of a batch or on another device.
+        OptionError: an option is out of range, or the class is none of the network's.
+        ModelError: nothing flows back to the pixels.
+    """
+    options = options or SaliencyOptions()
+    source, network = _opened(data, model)
+    return _carry_out(saliency_job(network, source, options), source, network, out, options)
+
+
+def guided(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: GuidedOptions | None = None,
+) -> Run:
+    """Make guided gradients of a data set in a run; see `guided_with_summary`."""
+    return guided_with_summary(data, model, out, options)[0]
+
+
+def guided_with_summary(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: GuidedOptions | None = None,
+) -> tuple[Run, Summary]:
+    """Make guided gradients of a data set in a run: which pixels speak for a class or a unit.
+
+        run["guided"]              (N, 3, H, W)
+        run["guided.target"]       (N,), the class; of a unit `guided.value` and `guided.position`
+
+    Arguments, the run and errors are those of `saliency_with_summary`.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: it has no such unit.
+        ModelError: the network has no ReLU for the rule to change.
+    """
+    options = options or GuidedOptions()
+    source, network = _opened(data, model)
+    return _carry_out(guided_job(network, source, options), source, network, out, options)
+
+
+def _opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
+    source = data if isinstance(data, Source) else open_source(data)
+    return source, model if isinstance(model, Network) else load_model(model)
+
+
+def _carry_out(
+    job: PixelMaps,
+    source: Source,
+    network: Network,
+    out: str | Path,
+    options: SaliencyOptions | GuidedOptions,
+) -> tuple[Run, Summary]:
+    run = Run.create(out, source, options.part_rows)
+    check_network(run, network)
+    job.name = name_in(run, job.name, job.asked)
     return run, run_map(run, job, (), options.parts, options.report)

@@ -12,7 +12,6 @@ each place. Beside it stand, one number a row:
 A second job in the same run, asked differently, is `occlude-2` and makes `occlusion-2`.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +27,6 @@ from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
 from fc7.engine.attribution.occlusion.stored import (
     DEFAULT_PART_ROWS,
     TECHNIQUE,
-    occlusions,
     output_name,
 )
 from fc7.engine.attribution.question import Score
@@ -38,7 +36,7 @@ from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
-from fc7.engine.store import Arrays, Output, Report, Run
+from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 
@@ -219,18 +217,6 @@ def make_occlusion(network: Network, options: OccludeOptions) -> MapMaker:
     if options.growth != 1:
         raise OptionError("refine and growth are two approximations; ask for one of them")
     return RefinedOcclusion(network, window, stride, fill, score, every=EVERY, region=REGION)
-
-
-def name_in(run: Run, asked: Mapping[str, Any]) -> str:
-    """Return the job of a run that was asked the same, or the name of a new one."""
-    held = occlusions(run)
-    for one in held:
-        options = one.job.fingerprint["options"]
-        if {key: options.get(key) for key in asked} == asked:
-            return one.job.name
-    taken = {one.job.name for one in held}
-    numbered = (f"occlude-{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain(["occlude"], numbered) if name not in taken)
 
 
 def _approximation(options: OccludeOptions) -> dict[str, Any] | None:
