@@ -21,6 +21,11 @@ _NEUTRAL = (0.970, 0.000, 0.000)
 _BLUE = (0.420, -0.0300, -0.1380)
 _RED = (0.420, 0.1480, 0.0660)
 
+# What is left of the image under the strongest colour, and under none: of its colours, and of
+# its darkness, so that all the colour is the map's, and dark pictures do not swallow it.
+_IMAGE_LEFT, _COLOUR_LEFT, _DARKNESS_LEFT = 0.28, 0.2, 0.7
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
 _OKLAB_TO_CONES = np.array(
     [
         [1.0, 0.3963377774, 0.2158037573],
@@ -65,6 +70,27 @@ def levels(values: NDArray[np.floating[Any]], peak: float) -> NDArray[np.uint8]:
 def colours(values: NDArray[np.floating[Any]], peak: float) -> NDArray[np.uint8]:
     """Return the colours of numbers, uint8 (..., 3); see `levels`."""
     return table()[levels(values, peak)]
+
+
+def lay_over(
+    image: NDArray[np.uint8], values: NDArray[np.floating[Any]], peak: float
+) -> NDArray[np.uint8]:
+    """Lay numbers, in colours, over an image that is made nearly grey and light.
+
+    Args:
+        image: uint8 (h, w, 3).
+        values: (h, w).
+        peak: what the ends of the scale mean; see `levels`.
+
+    Returns:
+        uint8 (h, w, 3).
+    """
+    strength = np.abs(values / peak if peak > 0 else np.zeros_like(values)).clip(0, 1)[..., None]
+    light = (image @ _LUMINANCE)[..., None]
+    base = 255 - _DARKNESS_LEFT * (255 - light - _COLOUR_LEFT * (image - light))
+    ends = table()[np.where(values < 0, 0, 2 * LEVELS)].astype(np.float64)
+    opaque = (1 - _IMAGE_LEFT) * strength**0.75
+    return np.asarray(np.round(base + opaque * (ends - base)), np.uint8)
 
 
 def hexadecimal(colour: Sequence[float]) -> str:

@@ -98,8 +98,7 @@ def guided_job(network: Network, source: Source, options: GuidedOptions) -> Pixe
         OptionError: an option is out of range, or the class or unit is not there.
     """
     rule, layer, unit = options.rule, options.layer, options.unit
-    if rule not in get_args(Rule):
-        raise OptionError(f"no rule {rule!r}; there are {', '.join(get_args(Rule))}")
+    check_rule(rule)
     if layer is None:
         if unit is not None:
             raise OptionError(f"unit {unit} of which layer? name one")
@@ -111,6 +110,12 @@ def guided_job(network: Network, source: Source, options: GuidedOptions) -> Pixe
     if unit is None:
         raise OptionError(f"which unit of {layer}? name a channel, or channel, row and column")
     return PixelMaps(UnitMaps(GUIDED, network, layer, unit, rule), source, options)
+
+
+def check_rule(rule: str) -> None:
+    """Raise OptionError where there is no such rule."""
+    if rule not in get_args(Rule):
+        raise OptionError(f"no rule {rule!r}; there are {', '.join(get_args(Rule))}")
 
 
 def _method(

@@ -1,6 +1,5 @@
 """What an answer depends on: `occlude`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ from fc7.engine.cli import options as o
 from fc7.engine.cli.computing import (
     MAX_PIXELS,
     conclude,
+    draws_one,
     open_data_and_network,
     open_network,
     outcome_of,
@@ -48,10 +48,7 @@ def occlude(
         ),
     ] = None,
     score: Annotated[str, typer.Option(help="probability or logit.")] = "probability",
-    target: Annotated[
-        str,
-        typer.Option(help="The class asked about: predicted, label (the row's own), or one class."),
-    ] = "predicted",
+    target: o.Target = "predicted",
     refine: Annotated[
         bool,
         typer.Option(
@@ -95,7 +92,6 @@ def occlude(
     and it continues; other options make other maps in the same run. fc7 report shows them.
     """
     from fc7.engine.attribution.occlusion.job import OccludeOptions
-    from fc7.engine.attribution.sheet import PICTURES
 
     options = OccludeOptions(
         window=window,
@@ -110,9 +106,7 @@ def occlude(
         threads=thread_count(threads),
         parts=parts,
     )
-    draws = out.suffix.lower() in PICTURES
-    _check_kinds(data, out, draws)
-    if draws:
+    if draws_one(data, out):
         network = open_network(model, weights, seed, device, precision, mean, std, resize, crop)
         _draw(data, out, network, options, max_pixels, json)
         return
@@ -125,23 +119,6 @@ def occlude(
     if not json:
         _say_what_is_slow(made, summary)
     conclude(outcome_of(made, [summary]), [summary], strict, json)
-
-
-def _check_kinds(data: str, out: Path, draws: bool) -> None:
-    """Refuse one picture of many images, a run of one file, and a picture in no folder."""
-    from fc7.engine.data.folder import is_image_name
-    from fc7.engine.errors import OptionError
-
-    is_file = Path(data).is_file()
-    if draws and not is_file:
-        raise OptionError(
-            f"{data} is not an image file, and {out} can show one image only; name a file, or a "
-            "folder for --out"
-        )
-    if not draws and is_file and is_image_name(os.fsencode(Path(data).name)):
-        raise OptionError(f"{data} is one image; name a picture for --out, such as map.png")
-    if draws:
-        out.parent.stat()  # before a minute is spent on what could not be written
 
 
 def _occlude(

@@ -1,6 +1,8 @@
 """What the verbs that compute have in common: data and network opened, what was done said."""
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fc7.engine.cli import options as o
@@ -60,10 +62,32 @@ def open_network(
     )
 
 
+def draws_one(data: str, out: Path) -> bool:
+    """Return whether one image's picture is asked for, and not a run of many.
+
+    Raises:
+        OptionError: one picture of many images is asked for, or a run of one file.
+        OSError: the picture's folder is not there.
+    """
+    from fc7.engine.attribution.sheet import PICTURES
+    from fc7.engine.data.folder import is_image_name
+    from fc7.engine.errors import OptionError
+
+    draws, is_file = out.suffix.lower() in PICTURES, Path(data).is_file()
+    if draws and not is_file:
+        raise OptionError(
+            f"{data} is not an image file, and {out} can show one image only; name a file, or a "
+            "folder for --out"
+        )
+    if not draws and is_file and is_image_name(os.fsencode(Path(data).name)):
+        raise OptionError(f"{data} is one image; name a picture for --out, such as map.png")
+    if draws:
+        out.parent.stat()  # before a minute is spent on what could not be written
+    return draws
+
+
 def thread_count(threads: int | None) -> int:
     """Return how many threads decode: as many as this process has cores, unless it is said."""
-    import os
-
     return threads or len(os.sched_getaffinity(0))
 
 

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from fc7.engine.cli import attribution, inspect, main_job, techniques
+from fc7.engine.cli import attribution, gradients, inspect, main_job, techniques
 from fc7.engine.cli.console import FAILED, INTERRUPTED, say
 from fc7.engine.errors import Fc7Error
 
@@ -43,6 +43,7 @@ app = typer.Typer(
 main_job.register(app)
 techniques.register(app)
 attribution.register(app)
+gradients.register(app)
 inspect.register(app)
 
 

@@ -62,6 +62,11 @@ Layer = Annotated[
     str | None, typer.Option("--layer", "-l", help="By default the deepest vector layer.")
 ]
 
+Target = Annotated[
+    str,
+    typer.Option(help="The class asked about: predicted, label (the row's own), or one class."),
+]
+
 
 def split_colour(text: str | None, option: str) -> float | tuple[float, float, float] | None:
     """Read one number, three comma-separated ones, or #rrggbb."""
@@ -89,6 +94,24 @@ def split_layers(text: str) -> list[str]:
     if not layers:
         raise typer.BadParameter("name at least one layer, such as fc7", param_hint="--layers")
     return layers
+
+
+def split_unit(text: str | None) -> int | tuple[int, int, int] | None:
+    """Read a channel, or channel, row and column."""
+    if text is None:
+        return None
+    try:
+        numbers = [int(field) for field in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 3:
+        return numbers[0], numbers[1], numbers[2]
+    raise typer.BadParameter(
+        f"{text!r} is not a channel such as 17, or channel, row and column such as 17,5,8",
+        param_hint="--unit",
+    )
 
 
 def split_channels(text: str | None, count: int) -> list[int]:

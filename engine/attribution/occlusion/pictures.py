@@ -9,13 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fc7.engine.attribution.colours import LEVELS, colours, table
+from fc7.engine.attribution.colours import colours, lay_over
 from fc7.engine.attribution.occlusion.grid import Floats, covering, interpolation, window_spans
-
-# What is left of the image under the strongest colour, and under none: of its colours, and of
-# its darkness, so that all the colour is the map's, and dark pictures do not swallow it.
-_IMAGE_LEFT, _COLOUR_LEFT, _DARKNESS_LEFT = 0.28, 0.2, 0.7
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
 def peak_of(drops: Floats) -> float:
@@ -69,13 +64,9 @@ def overlaid(
         uint8 (h, w, 3).
     """
     height, width = image.shape[:2]
-    pixels = _spread(drops, size, window, stride, interpolation, (height, width))
-    strength = np.abs(pixels / peak if peak > 0 else np.zeros_like(pixels)).clip(0, 1)[..., None]
-    light = (image @ _LUMINANCE)[..., None]
-    base = 255 - _DARKNESS_LEFT * (255 - light - _COLOUR_LEFT * (image - light))
-    ends = table()[np.where(pixels < 0, 0, 2 * LEVELS)].astype(np.float64)
-    opaque = (1 - _IMAGE_LEFT) * strength**0.75
-    return np.asarray(np.round(base + opaque * (ends - base)), np.uint8)
+    return lay_over(
+        image, _spread(drops, size, window, stride, interpolation, (height, width)), peak
+    )
 
 
 def strongest_window(

@@ -1,0 +1,175 @@
+"""Guided gradients of maximal patches: what in each patch its channel answers to.
+
+For every channel its strongest images, and for each of them the guided gradient of the neuron at
+the patch's place, cut out to what that neuron sees (Springenberg et al., 2015, figures 3 and 4).
+A stage: it reads the maximal patches that a run holds, and makes in one folder
+
+    channels   (C,) int64
+    rows       (C, K) int64, the images, strongest first; -1 where there are fewer
+    pictures   (C, K, tile, tile, 3) uint8, see `in_own_colours`
+    peaks      (C, K) float32, the largest absolute gradient in each
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fc7.engine.attribution.backprop import Backprop
+from fc7.engine.attribution.gradient_jobs import check_rule
+from fc7.engine.attribution.gradient_pictures import in_own_colours
+from fc7.engine.attribution.units import Units
+from fc7.engine.data import Source, read_rows
+from fc7.engine.data.batches import as_floats
+from fc7.engine.data.tiles import BLANK, fit_tile
+from fc7.engine.errors import OptionError
+from fc7.engine.models import Network, receptive_field
+from fc7.engine.store import Progress, Report, Run
+from fc7.engine.store.patches import patches_job, read_patches
+from fc7.kernels.guided_relu import Rule
+
+DEFAULT_TILE = 96
+TOGETHER = 16
+
+Pair = tuple[int, int]
+"""Which channel of those asked for, and which of its patches."""
+
+
+def guided_patches_job(layer: str) -> str:
+    """Return the name of the job that holds the guided gradients of a layer's patches."""
+    return f"guided-patches-{layer}"
+
+
+class GuidedPatches:
+    """The stage.
+
+    Args:
+        run: the run, with the layer's maximal patches.
+        source: its images.
+        network: its network.
+        layer: the layer's name in the run.
+        channels: which channels; all of them if None.
+        top: patches of each.
+        rule: of the ReLUs.
+        tile: side of a picture in pixels.
+        report: called after each batch.
+
+    Raises:
+        StoreError: the run has no maximal patches of that layer.
+        OptionError: a channel or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        source: Source,
+        network: Network,
+        layer: str,
+        channels: Sequence[int] | None = None,
+        top: int = 9,
+        rule: Rule = "guided",
+        tile: int = DEFAULT_TILE,
+        report: Report | None = None,
+    ) -> None:
+        patches = read_patches(run, layer)
+        count = len(patches.rows)
+        chosen = range(count) if channels is None else channels
+        for channel in chosen:
+            if not 0 <= channel < count:
+                raise OptionError(f"no channel {channel} in {layer}; it has 0 to {count - 1}")
+        if not 1 <= top <= patches.k or tile < 1:
+            raise OptionError(
+                f"top is {top} and tile {tile}; {run.folder} holds {patches.k} patches a channel "
+                "(fc7 patches -k finds more), and a tile is 1 pixel or more"
+            )
+        check_rule(rule)
+        self.name = guided_patches_job(layer)
+        self._channels = np.array(chosen, dtype=np.int64)
+        self._rows = np.asarray(patches.rows[self._channels, :top])
+        self._positions = np.asarray(patches.positions[self._channels, :top])
+        self._source, self._network, self._layer = source, network, layer
+        self._rule: Rule = rule
+        self._tile, self._report = tile, report
+        self._patches = run.job(patches_job(layer)).digest
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """The network, the patches, and what is made of them."""
+        return {
+            "network": self._network.describe(),
+            "patches": self._patches,
+            "layer": self._layer,
+            "channels": self._channels.tolist(),
+            "top": self._rows.shape[1],
+            "rule": self._rule,
+            "tile": self._tile,
+        }
+
+    def build(self, folder: Path) -> Mapping[str, Any]:
+        """Fill the folder."""
+        shape = self._rows.shape
+        np.save(folder / "channels.npy", self._channels)
+        np.save(folder / "rows.npy", self._rows)
+        peaks = np.zeros(shape, dtype=np.float32)
+        pictures = np.lib.format.open_memmap(
+            folder / "pictures.npy", "w+", np.uint8, (*shape, self._tile, self._tile, 3)
+        )
+        pictures[:] = BLANK
+        done = 0
+        for pairs, gradients in self._gradients():
+            for pair, gradient in zip(pairs, gradients, strict=True):
+                peaks[pair] = gradient.abs().amax() if gradient.numel() else 0
+                if gradient.numel():
+                    picture = torch.from_numpy(in_own_colours(gradient.numpy()))
+                    pictures[pair] = fit_tile(picture.permute(2, 0, 1), self._tile)
+            done += len(pairs)
+            if self._report:
+                self._report(Progress(self.name, done, int((self._rows >= 0).sum())))
+        pictures.flush()
+        np.save(folder / "peaks.npy", peaks)
+        return {"channels": shape[0], "top": shape[1], "layer": self._layer, "rule": self._rule}
+
+    def _gradients(self) -> Iterator[tuple[list[Pair], list[Tensor]]]:
+        """Yield some patches and their gradients, (3, h, w) float32 each, in the order of rows."""
+        backprop = Backprop(self._network, self._rule, self._layer)
+        assert backprop.layer is not None
+        boxes = receptive_field(self._network, self._layer).boxes()
+        spatial = backprop.layer.is_spatial
+        for pairs, images in self._batches():
+            pixels = as_floats(images, self._network.device).div_(255)
+            numbers = [self._unit(pair, backprop.layer.shape, spatial) for pair in pairs]
+            units = Units(backprop.layer, torch.tensor(numbers), len(numbers))
+            maps = backprop(pixels, units.of(slice(None))).maps.cpu()
+            cut = []
+            for gradient, pair in zip(maps, pairs, strict=True):
+                top, left, bottom, right = boxes[self._positions[pair] if spatial else 0].tolist()
+                cut.append(gradient[:, top:bottom, left:right])
+            yield pairs, cut
+
+    def _unit(self, pair: Pair, shape: tuple[int, ...], spatial: bool) -> list[int] | int:
+        channel = int(self._channels[pair[0]])
+        if not spatial:
+            return channel
+        return [channel, *divmod(int(self._positions[pair]), shape[2])]
+
+    def _batches(self) -> Iterator[tuple[list[Pair], list[Tensor]]]:
+        """Yield patches and what the network sees of their images; each is decoded once."""
+        places: dict[int, list[Pair]] = {}
+        for channel, rank in np.argwhere(self._rows >= 0).tolist():
+            places.setdefault(int(self._rows[channel, rank]), []).append((channel, rank))
+        pairs: list[Pair] = []
+        images: list[Tensor] = []
+        transform = self._network.transform
+        for row in read_rows(self._source, sorted(places), transform, threads=2, lookahead=32):
+            if row.image is None:  # it cannot be read any more: its tile stays grey
+                continue
+            for pair in places[row.number]:
+                pairs.append(pair)
+                images.append(row.image)
+                if len(pairs) == TOGETHER:
+                    yield pairs, images
+                    pairs, images = [], []
+        if pairs:
+            yield pairs, images
