@@ -4,13 +4,15 @@ Fc7Error
 ├── SourceError        the data cannot be listed or opened
 ├── BadImage           one row's image cannot be used; its row stays, with this status
 ├── ModelError         the network or its weights cannot be loaded
-│   └── LayerError     no such layer; names the ones there are
+│   ├── LayerError     no such layer; names the ones there are
+│   └── GradientError  nothing flows back to the pixels, or a rule changes nothing on the way
 ├── OptionError        what was asked for is out of range
 └── StoreError         a run cannot be read, written or continued
     └── FingerprintError   the job differs from the one on disk; names what changed
 
-The command line prints the message of any of them and exits with status 1; everything else is
-a defect and shows its traceback. `fc7.indexing` stands below the engine and raises its own
+The command line prints the message of any of them and exits with status 1, or 2 where what was
+asked for cannot be had of this network (`ASKED_WRONG`); everything else is a defect and shows its
+traceback. `fc7.indexing` stands below the engine and raises its own
 `IndexingError`, a ValueError.
 """
 
@@ -36,8 +38,16 @@ class LayerError(ModelError):
     """The network has no layer of that name."""
 
 
+class GradientError(ModelError):
+    """Nothing flows back to the pixels, or a rule changes nothing on the way."""
+
+
 class OptionError(Fc7Error):
     """What was asked for is out of range, or does not go together."""
+
+
+ASKED_WRONG = (LayerError, GradientError, OptionError)
+"""Errors that are the question's: another question would be answered."""
 
 
 class StoreError(Fc7Error):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fc7.engine.attribution.rectified import Rectified
 from fc7.engine.attribution.targets import check_classes
-from fc7.engine.errors import ModelError
+from fc7.engine.errors import GradientError
 from fc7.engine.models import Network
 from fc7.kernels.guided_relu import Rule
 
@@ -80,7 +80,7 @@ class Backprop:
             score: from logits, or the layer's output, to one number a row, (N,).
 
         Raises:
-            ModelError: nothing flows back to the pixels, or the rule changes nothing for want of
+            GradientError: nothing flows back to the pixels, or the rule changes nothing for want of
                 a ReLU.
             ValueError: the images have another shape or dtype.
         """
@@ -99,7 +99,7 @@ class Backprop:
 
         Raises:
             OptionError: a class is none of the network's.
-            ModelError: see `__call__`.
+            GradientError: see `__call__`.
             ValueError: likewise.
         """
         chosen: list[Tensor] = []
@@ -141,7 +141,7 @@ class Backprop:
                 output = network.activations(pixels, [self.layer.name])[self.layer.name]
         self._check_rule(mode, pixels)
         if not isinstance(output, Tensor) or not output.is_floating_point():
-            raise ModelError(f"{self._what} is no tensor of floating-point numbers")
+            raise GradientError(f"{self._what} is no tensor of floating-point numbers")
         return pixels, output
 
     def _classes(self, logits: Tensor, targets: Tensor | None) -> Tensor:
@@ -161,7 +161,7 @@ class Backprop:
                 self._folded(pixels[:1])
         if not mode.rewritten:
             found = f"; it has {', '.join(sorted(mode.others))}" if mode.others else ""
-            raise ModelError(
+            raise GradientError(
                 f"{self.network.name} calls no ReLU, so the rule {self._rule!r} changes nothing"
                 f"{found}; ask for the plain gradient"
             )
@@ -174,7 +174,7 @@ class Backprop:
                 scores.sum(), pixels, retain_graph=keep, allow_unused=True
             )
         if gradient is None:
-            raise ModelError(
+            raise GradientError(
                 f"no gradient flows back from {self._what} to the pixels; does the network detach "
                 "or round what it computes?"
             )

@@ -4,6 +4,7 @@ found = saliency_of_image("cat.jpg", network)
 save_sheet(figure(found), Path("map.png"))
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def figure(found: MappedImage) -> Sheet:
     )
 
 
-def what(asked: dict[str, Any]) -> str:
+def what(asked: Mapping[str, Any]) -> str:
     """Say in a few words what a map shows."""
     if "method" in asked:
         return {
@@ -130,7 +131,7 @@ def what(asked: dict[str, Any]) -> str:
     return f"{name} gradient, in its own colours"
 
 
-def how(asked: dict[str, Any]) -> str:
+def how(asked: Mapping[str, Any]) -> str:
     """Say how a map was made."""
     said = {
         "saliency": "absolute, the largest of a pixel's three colours",
@@ -142,10 +143,10 @@ def how(asked: dict[str, Any]) -> str:
     text = said[asked["method"]] if "method" in asked else "grey is zero"
     if "baseline" in asked:
         text += f", measured from {hexadecimal(asked['baseline'])}"
-    return f"{text}; scaled to the 99 % that are smallest"
+    return f"{text}; the scale ends where 99 % of the map lies below"
 
 
-def unit_name(asked: dict[str, Any]) -> str:
+def unit_name(asked: Mapping[str, Any]) -> str:
     """Return a unit as people write it: conv5 17, or conv5 17 at (5, 8)."""
     unit = asked["unit"]
     if isinstance(unit, list):

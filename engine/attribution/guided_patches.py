@@ -74,6 +74,7 @@ class GuidedPatches:
         tile: int = DEFAULT_TILE,
         report: Report | None = None,
     ) -> None:
+        check_rule(rule)
         patches = read_patches(run, layer)
         count = len(patches.rows)
         chosen = range(count) if channels is None else channels
@@ -85,7 +86,6 @@ class GuidedPatches:
                 f"top is {top} and tile {tile}; {run.folder} holds {patches.k} patches a channel "
                 "(fc7 patches -k finds more), and a tile is 1 pixel or more"
             )
-        check_rule(rule)
         self.name = guided_patches_job(layer)
         self._channels = np.array(chosen, dtype=np.int64)
         self._rows = np.asarray(patches.rows[self._channels, :top])

@@ -63,7 +63,9 @@ class ClassMaps:
     ) -> None:
         self.technique, self.network = technique, network
         self._backprop, self._method, self._reduction = Backprop(network, rule), method, reduction
-        self._targets = Targets(target, network, class_count(network), source)
+        classes = class_count(network)
+        self._targets = Targets(target, network, classes, source)
+        self.about = {"classes": classes}
         self.asked = {**asked, "target": self._targets.asked}
         self.shape = network.input_size if reduction else (3, *network.input_size)
         self.columns = {
@@ -124,6 +126,7 @@ class UnitMaps:
         self._units(1)  # a wrong one is found before anything is written
         named = list(unit) if isinstance(unit, tuple) else unit
         self.asked = {"rule": rule, "layer": layer, "unit": named}
+        self.about: dict[str, Any] = {}
         self.shape = (3, *network.input_size)
         self.columns = {"value": "float32", "position": "int64"}
 

@@ -72,6 +72,10 @@ class Maker(Protocol):
         """What distinguishes these maps from others of the same images and network, as JSON."""
 
     @property
+    def about(self) -> Mapping[str, Any]:
+        """What else a reader of the maps needs to know, as JSON."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """A map's shape, (H, W) or (3, H, W)."""
 
@@ -111,8 +115,9 @@ class PixelMaps:
     def outputs(self) -> list[Output]:
         """The map, and what stands beside it."""
         of = {"technique": self._maker.technique, "of": self.name}
+        about = {**of, **self.asked, **self._maker.about}
         return [
-            Output(self.name, self._maker.shape, self._options.dtype, {**of, **self.asked}),
+            Output(self.name, self._maker.shape, self._options.dtype, about),
             *(
                 Output(f"{self.name}.{column}", (), dtype, of)
                 for column, dtype in self._maker.columns.items()

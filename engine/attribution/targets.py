@@ -68,7 +68,8 @@ def class_numbers(targets: Tensor | Sequence[int], images: int) -> Tensor:
     Raises:
         OptionError: there is not one for each image, or they are no whole numbers.
     """
-    numbers = torch.as_tensor(targets).reshape(-1)
+    given = targets if isinstance(targets, Tensor) else torch.tensor(np.array(targets))
+    numbers = given.reshape(-1)
     if len(numbers) != images:
         raise OptionError(f"{len(numbers)} classes for {images} images; give one for each")
     if numbers.is_floating_point() or numbers.dtype == torch.bool:

@@ -111,7 +111,7 @@ def saliency_with_summary(
         FingerprintError: the run in `out` has another source or network, or these maps were begun
             with another size of a batch or on another device.
         OptionError: an option is out of range, or the class is none of the network's.
-        ModelError: nothing flows back to the pixels.
+        GradientError: nothing flows back to the pixels.
     """
     options = options or SaliencyOptions()
     source, network = _opened(data, model)
@@ -144,7 +144,7 @@ def guided_with_summary(
     Raises:
         LayerError: there is no such layer.
         OptionError: it has no such unit.
-        ModelError: the network has no ReLU for the rule to change.
+        GradientError: the network has no ReLU for the rule to change.
     """
     options = options or GuidedOptions()
     source, network = _opened(data, model)

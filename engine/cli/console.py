@@ -12,7 +12,7 @@ from fc7.engine.words import number
 if TYPE_CHECKING:
     from fc7.engine.store import Progress, Report, Summary
 
-INTERRUPTED, FAILED, STRICT = 130, 1, 3
+INTERRUPTED, FAILED, USAGE, STRICT = 130, 1, 2, 3
 
 
 def say(text: str) -> None:

@@ -1,6 +1,7 @@
 """The command `fc7`: verbs gathered, errors turned into one line and an exit code.
 
-Exit codes: 0 done; 1 a named error; 2 wrong usage; 3 bad rows under --strict; 130 interrupted.
+Exit codes: 0 done; 1 a named error; 2 wrong usage, or a question that this network cannot answer;
+3 bad rows under --strict; 130 interrupted.
 What the machine refuses (a full disk, a folder that may not be written) is a named error too.
 Nothing heavy is imported before a verb runs, so that `fc7 --help` answers at once.
 """
@@ -11,8 +12,8 @@ import sys
 import typer
 
 from fc7.engine.cli import attribution, gradients, inspect, main_job, techniques
-from fc7.engine.cli.console import FAILED, INTERRUPTED, say
-from fc7.engine.errors import Fc7Error
+from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
+from fc7.engine.errors import ASKED_WRONG, Fc7Error
 
 _CURES = {
     errno.ENOSPC: "make room; what was committed is kept, and the same command continues",
@@ -53,7 +54,7 @@ def main() -> None:
         app()
     except Fc7Error as error:
         say(f"fc7: {error}")
-        sys.exit(FAILED)
+        sys.exit(USAGE if isinstance(error, ASKED_WRONG) else FAILED)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer has taken the KeyboardInterrupt and says nothing
             say("fc7: interrupted; what was committed is kept, and the same command continues")

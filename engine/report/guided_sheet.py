@@ -1,7 +1,7 @@
 """Maximal patches beside their guided gradients, as a picture: a block for each channel."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fc7.engine.data import Source
 from fc7.engine.features.crops import crop_patches
 from fc7.engine.models import Network
 from fc7.engine.store import Run
-from fc7.engine.store.patches import Patches
+from fc7.engine.store.patches import Patches, read_patches
 
 CHANNELS_A_SHEET = 64
 
@@ -43,21 +43,47 @@ def draw_guided_patches(
         StoreError: the run has no guided patches of that layer.
         OptionError: no such format.
     """
-    job = run.job(guided_patches_job(layer))
-    channels, rows, pictures = (job.result(name) for name in ("channels", "rows", "pictures"))
-    positions = run.job(f"patches-{layer}").result("positions")[channels, : rows.shape[1]]
-    values = run.job(f"patches-{layer}").result("values")[channels, : rows.shape[1]]
-    patches = Patches(layer, values, rows, positions)
-    sheets = range(0, len(channels), CHANNELS_A_SHEET)
+    count = len(run.job(guided_patches_job(layer)).result("channels"))
+    sheets = range(0, count, CHANNELS_A_SHEET)
     made = []
     for number, first in enumerate(sheets, 1):
-        part = range(first, min(first + CHANNELS_A_SHEET, len(channels)))
-        tiles = crop_patches(source, network, patches, layer, part, pictures.shape[2])
+        part = range(first, min(first + CHANNELS_A_SHEET, count))
+        blocks = [
+            (f"{layer} {channel}", patches, gradients)
+            for channel, patches, gradients in blocks_of(run, source, network, layer, part)
+        ]
         name = path if len(sheets) == 1 else path.with_stem(f"{path.stem}-{number}")
-        blocks = [(f"{layer} {channels[at]}", tiles[at - first], pictures[at]) for at in part]
         save_picture(partial(draw_blocks, blocks), name)
         made.append(name)
     return made
+
+
+def blocks_of(
+    run: Run,
+    source: Source,
+    network: Network,
+    layer: str,
+    part: Sequence[int],
+    tile: int | None = None,
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield channels with their patches and guided gradients, uint8 (K, tile, tile, 3) each.
+
+    Args:
+        run: as for `draw_guided_patches`, likewise the next three.
+        source: likewise.
+        network: likewise.
+        layer: likewise.
+        part: which of the channels that the run holds gradients of, by place.
+        tile: side in pixels of the patches; that of the gradients if None.
+    """
+    job, top = run.job(guided_patches_job(layer)), read_patches(run, layer)
+    channels, pictures = job.result("channels")[list(part)], job.result("pictures")
+    k = pictures.shape[1]
+    patches = Patches(layer, top.values[:, :k], top.rows[:, :k], top.positions[:, :k])
+    side = tile or pictures.shape[2]
+    tiles = crop_patches(source, network, patches, layer, channels.tolist(), side)
+    for place, channel, crops in zip(part, channels.tolist(), tiles, strict=True):
+        yield channel, crops, np.asarray(pictures[place])
 
 
 def draw_blocks(

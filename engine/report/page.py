@@ -18,6 +18,7 @@ from fc7.engine.words import bytes_text, number, plural
 
 def page(subject: Subject, sections: Sequence[Section]) -> bytes:
     """Return the whole report as UTF-8."""
+    shown = [section for section in sections if section.body is not None]
     style, script = _asset("report.css"), _asset("report.js") + _asset("scatter.js")
     slots = {
         "title": escape(f"{_name(subject)} · fc7"),
@@ -27,15 +28,30 @@ def page(subject: Subject, sections: Sequence[Section]) -> bytes:
         "style": style,
         "script": script,
         "navigation": join(
-            element("a", section.title, href=f"#{section.anchor}")
-            for section in sections
-            if section.body is not None
+            element("a", section.title, href=f"#{section.anchor}") for section in shown
         ),
         "header": _header(subject),
-        "sections": join(section.html() for section in sections),
+        "sections": join([*(section.html() for section in shown), _not_shown(sections)]),
     }
     # Keys may hold what UTF-8 cannot, from file names of other encodings.
     return fill(_asset("report.html"), slots).encode("utf-8", errors="replace")
+
+
+def _not_shown(sections: Sequence[Section]) -> Markup | None:
+    """Return what the page has no section of, and why, or how to have it."""
+    missing = [section for section in sections if section.body is None]
+    if not missing:
+        return None
+    reasons = (
+        element("div", element("dt", section.title), element("dd", section.lede))
+        for section in missing
+    )
+    return element(
+        "section",
+        element("h2", "Not shown"),
+        element("dl", *reasons, class_="reasons"),
+        id="not-shown",
+    )
 
 
 def _header(subject: Subject) -> Markup:

@@ -6,7 +6,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from fc7.engine.attribution.backprop import IMAGES_TOGETHER
+from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
+from fc7.engine.attribution.guided_patches import guided_patches_job
 from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
+from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
+from fc7.engine.attribution.stored import StoredMaps, stored_maps
 from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section
@@ -83,9 +88,13 @@ def commands(subject: Subject) -> list[str]:
         if job.kind == "map" and "network" in job.fingerprint
     }
     asked = {one.job.name: one for one in occlusions(run)}
-    extractions = [job for name, job in maps.items() if name not in asked]
+    mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
+    others = {*asked, *(one.job.name for one in mapped)}
+    extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
+    lines += [_gradients(run, one) for one in mapped]
+    lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
 
@@ -120,7 +129,39 @@ def _occlusion(run: Run, asked: StoredOcclusion) -> str:
     return shlex.join([*words, "--out", str(run.folder)])
 
 
-def _options(job: Job) -> list[str]:
+def _gradients(run: Run, stored: StoredMaps) -> str:
+    asked, technique = stored.about, str(stored.about["technique"])
+    words = ["fc7", technique, run.meta["source"]["spec"], *_options(stored.job, "float32")]
+    defaults = {"target": PREDICTED, "method": "saliency", "rule": "guided", "samples": SAMPLES}
+    defaults |= {"noise": NOISE, "steps": STEPS, "layer": None, "unit": None}
+    defaults |= {"baseline": stored.job.fingerprint["network"]["mean"]}
+    for option, default in defaults.items():
+        value = asked.get(option, default)
+        if value != default:
+            text = (
+                ",".join(f"{part:g}" for part in value) if isinstance(value, list) else str(value)
+            )
+            words += [f"--{option}", text]
+    batch = stored.job.fingerprint["options"]["batch_rows"]
+    words += ["--batch", str(batch)] if batch != IMAGES_TOGETHER else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != 1024 else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _is_guided(job: Job) -> bool:
+    return job.name == guided_patches_job(str(job.fingerprint.get("layer"))) and job.is_complete
+
+
+def _guided_patches(run: Run, job: Job) -> str:
+    made = job.fingerprint
+    channels = ",".join(map(str, made["channels"]))
+    words = ["fc7", "guided", str(run.folder), "--layer", made["layer"], "--channels", channels]
+    words += ["--top", str(made["top"])]
+    words += ["--rule", made["rule"]] if made["rule"] != "guided" else []
+    return shlex.join(words)
+
+
+def _options(job: Job, dtype: str = "float16") -> list[str]:
     """Return the options of an extraction that are not the defaults."""
     network, options = job.fingerprint["network"], job.fingerprint.get("options", {})
     words = ["--model", str(network["name"])]
@@ -131,7 +172,7 @@ def _options(job: Job) -> list[str]:
         words += ["--seed", str(network["seed"])]
     if network.get("precision", "fp32") != "fp32":
         words += ["--precision", str(network["precision"])]
-    if options.get("dtype", "float16") != "float16":
+    if options.get("dtype", dtype) != dtype:
         words += ["--dtype", str(options["dtype"])]
     if options.get("maps"):
         words.append("--maps")

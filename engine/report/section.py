@@ -37,7 +37,7 @@ class Detail:
 class Section:
     """One section: its anchor, its heading, a sentence to read it by, and its content.
 
-    Where it has nothing to show, `body` is None and `lede` says why.
+    Where it has nothing to show, `body` is None and `lede` says why; the page lists those together.
     """
 
     anchor: str
@@ -50,7 +50,7 @@ class Section:
         return element(
             "section",
             element("h2", self.title),
-            element("p", self.lede, class_="lede" if self.body is not None else "missing"),
+            element("p", self.lede, class_="lede"),
             self.body if self.body is not None else EMPTY,
             id=self.anchor,
         )
@@ -58,7 +58,7 @@ class Section:
 
 def missing(anchor: str, title: str, why: str) -> Section:
     """Return a section that only says why it has nothing to show."""
-    return Section(anchor, title, f"Not shown: {why.removesuffix('.')}.", None)
+    return Section(anchor, title, why.removesuffix("."), None)
 
 
 def too_small(anchor: str, title: str) -> Section:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from fc7.engine.report.bad_rows import bad_rows
 from fc7.engine.report.filters import filters
+from fc7.engine.report.gradients import gradients
+from fc7.engine.report.guided import guided
 from fc7.engine.report.maps import maps
 from fc7.engine.report.maximal import maximal
 from fc7.engine.report.neighbours import neighbours
@@ -96,7 +98,9 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             first,
             maps(subject, detail),
             maximal(subject, detail),
+            guided(subject, detail),
             occlusion(subject, detail),
+            gradients(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

@@ -191,7 +191,6 @@ def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
     [
         (["run", "no/such/folder", "--out", "OUT"], "no/such/folder"),
         (["run", "shapes:9:0", "-m", "alexnett", "--out", "OUT"], "alexnet"),
-        (["run", "shapes:9:0", "-m", "tiny-shapes", "-l", "fc9", "--out", "OUT"], "fc7"),
         (["extract", "shapes:9:0", "-m", "tiny-shapes", "--dtype", "int3", "-o", "OUT"], "float16"),
         (["neighbors", "OUT", "1"], "no run in"),
         (["verify", "OUT"], "no run in"),
@@ -202,6 +201,21 @@ def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
         (["patches", "MADE", "-l", "conv5", "--out", "no/such/p.png"], "make its folder first"),
         (["project", "MADE", "--method", "pca,mds"], "no projection 'mds'"),
         (["neighbors", "MADE", "²"], "² cannot be read"),
+        (["occlude", "MADE/run.json", *TINY, "-o", "OUT.png"], "not-an-image"),
+        (["occlude", "PICTURE", *TINY, "-o", "no/such/m.png"], "make its folder first"),
+        (["occlude", "shapes:48:1", *TINY, "-o", "MADE"], "choose another --out"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    fc7: Shell, made: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert_one_line(fc7, made, tmp_path, arguments, message, code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "shapes:9:0", "-m", "tiny-shapes", "-l", "fc9", "--out", "OUT"], "fc7"),
         (["occlude", "shapes:3:0", *TINY, "--window", "65", "-o", "OUT"], "the image only 64"),
         (["occlude", "shapes:3:0", *TINY, "--target", "16", "-o", "OUT"], "0 to 15"),
         (["occlude", "shapes:3:0", *TINY, "--target", "disk-dots", "-o", "OUT"], "disc-dots"),
@@ -210,15 +224,40 @@ def test_bad_rows_end_with_3_under_strict(fc7: Shell, tmp_path: Path) -> None:
         (["occlude", "shapes:3:0", *TINY, "--score", "loss", "-o", "OUT"], "no score 'loss'"),
         (["occlude", "shapes:3:0", *TINY, "--fill", "2", "-o", "OUT"], "fill is 2"),
         (["occlude", "shapes:3:0", *TINY, "-o", "OUT.png"], "is not an image file"),
-        (["occlude", "MADE/run.json", *TINY, "-o", "OUT.png"], "not-an-image"),
         (["occlude", "PICTURE", *TINY, "-o", "OUT"], "such as map.png"),
-        (["occlude", "PICTURE", *TINY, "-o", "no/such/m.png"], "make its folder first"),
         (["occlude", "PICTURE", *TINY, "--target", "label", "-o", "OUT.png"], "has a label"),
-        (["occlude", "shapes:48:1", *TINY, "-o", "MADE"], "choose another --out"),
+        (["guided", "shapes:3:0", *TINY, "-l", "conv9", "--unit", "1", "-o", "OUT"], "conv5"),
+        (["guided", "shapes:3:0", *TINY, "-l", "conv5", "--unit", "999", "-o", "OUT"], "0 to"),
+        (["guided", "shapes:3:0", *TINY, "-l", "fc7", "--unit", "1,2,3", "-o", "OUT"], "a vector"),
+        (["guided", "shapes:3:0", *TINY, "-l", "fc7", "-o", "OUT"], "which unit of fc7"),
+        (["guided", "shapes:3:0", *TINY, "--unit", "1", "-o", "OUT"], "of which layer"),
+        (["guided", "shapes:3:0", *TINY, "--rule", "soft", "-o", "OUT"], "no rule 'soft'"),
+        (["guided", "shapes:3:0", *TINY], "say where to"),
+        (["guided", "shapes:3:0", "-m", "own_networks:silu", "-o", "OUT"], "calls no ReLU"),
+        (["guided", "MADE"], "of which layer"),
+        (["guided", "MADE", "-l", "conv5", "--top", "99"], "holds 9 patches a channel"),
+        (["guided", "PICTURE", *TINY, "-l", "conv5", "--unit", "-1", "-o", "OUT.png"], "-1"),
+        (["saliency", "shapes:3:0", *TINY, "--target", "16", "-o", "OUT"], "0 to 15"),
+        (["saliency", "shapes:3:0", *TINY, "--method", "magic", "-o", "OUT"], "smoothgrad"),
+        (["saliency", "shapes:3:0", *TINY, "--dtype", "int8", "-o", "OUT"], "float16"),
+        (["saliency", "shapes:3:0", "-m", "own_networks:detached", "-o", "OUT"], "no gradient"),
+        (["saliency", "PICTURE", *TINY, "-o", "OUT"], "such as map.png"),
     ],
 )
-def test_an_error_is_one_line_and_exit_code_1(
-    fc7: Shell, made: Path, tmp_path: Path, arguments: list[str], message: str
+def test_a_question_without_an_answer_is_one_line_and_exit_code_2(
+    fc7: Shell,
+    made: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    assert_one_line(fc7, made, tmp_path, arguments, message, code=2)
+
+
+def assert_one_line(
+    fc7: Shell, made: Path, tmp_path: Path, arguments: list[str], message: str, code: int
 ) -> None:
     if any("OUT/" in argument for argument in arguments):
         (tmp_path / "out").write_text("a file where a folder should be")
@@ -227,8 +266,8 @@ def test_an_error_is_one_line_and_exit_code_1(
     places = {"OUT": str(tmp_path / "out"), "MADE": str(made), "PICTURE": picture}
     for word, place in places.items():
         arguments = [argument.replace(word, place) for argument in arguments]
-    code, out, err = fc7(*arguments)
-    assert code == 1
+    found, out, err = fc7(*arguments)
+    assert found == code, err
     assert out == ""
     assert len(err.strip().splitlines()) == 1, err
     assert err.startswith("fc7: ")
@@ -254,6 +293,11 @@ def test_an_error_is_one_line_and_exit_code_1(
         ["occlude", "shapes:9:0", "--out", "x", "--fill", "red"],
         ["occlude", "shapes:9:0", "--out", "x", "--fill", "#12345"],
         ["occlude", "shapes:9:0", "--out", "x", "--fill", "1,2"],
+        ["saliency", "shapes:9:0"],
+        ["saliency", "shapes:9:0", "--out", "x", "--samples", "0"],
+        ["saliency", "shapes:9:0", "--out", "x", "--baseline", "red"],
+        ["guided", "shapes:9:0", "--out", "x", "--unit", "1,2"],
+        ["guided", "shapes:9:0", "--out", "x", "--top", "0"],
         ["fly"],
     ],
 )
@@ -356,6 +400,68 @@ def test_three_images_make_a_report_and_answer_queries(fc7: Shell, tmp_path: Pat
     code, _, err = fc7("patches", out, "-l", "conv5", "--out", tmp_path / "conv5.png")
     assert code == 1
     assert "put back" in err
+
+
+def test_saliency_joins_a_run_and_continues_it(fc7: Shell, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = ["saliency", "shapes:5:0", *TINY, "--out", out]
+    code, _, err = fc7(*command, "--part-rows", 2, "--parts", "1::2")
+    assert code == 0
+    assert "the same command continues" in err
+    code, text, err = fc7(*command, "--json")
+    assert code == 0, err
+    (job,) = json.loads(text)["jobs"]
+    assert (job["job"], job["rows"], job["computed"]) == ("saliency", 5, 3)
+    code, text, err = fc7(*command, "--method", "smoothgrad", "--samples", 2, "--dtype", "float16")
+    assert code == 0, err
+    code, text, err = fc7("guided", *command[1:])
+    assert code == 0, err
+    run = open_store(out)
+    assert run["saliency-2"].dtype == np.float16
+    assert run["guided"].shape == (5, 3, 64, 64)
+    code, _, err = fc7("report", out)
+    assert code == 0, err
+    page = (out / "report.html").read_text()
+    assert "saliency-2" in page
+    assert "SmoothGrad" in page
+
+
+def test_gradients_of_one_image_equal_the_run_s(fc7: Shell, tmp_path: Path) -> None:
+    from fc7.engine.data import open_source
+
+    source = open_source("shapes:1:0")
+    image = source.decode(source.read(0)).permute(1, 2, 0).numpy()
+    Image.fromarray(image).save(tmp_path / "zero.png")
+    for verb, options in (("saliency", []), ("guided", ["--layer", "conv4", "--unit", "3"])):
+        command = [verb, tmp_path / "zero.png", *TINY, *options, "--out", tmp_path / "map.webp"]
+        code, text, err = fc7(*command, "--json")
+        assert code == 0, err
+        found = json.loads(text)
+        assert Image.open(tmp_path / "map.webp").size > (900, 300)
+        fc7(verb, "shapes:1:0", *TINY, *options, "--out", tmp_path / "run")
+        run = open_store(tmp_path / "run")
+        assert found["largest"] == pytest.approx(float(abs(run[verb][0]).max()), rel=1e-4)
+        for name, value in found["numbers"].items():
+            assert value == pytest.approx(float(run[f"{verb}.{name}"][0]), rel=1e-4)
+        code, text, err = fc7(*command)
+        assert (code, text) == (0, "")
+        assert str(tmp_path / "map.webp") in err
+
+
+def test_guided_draws_patches_beside_their_gradients(
+    made: Path, fc7: Shell, tmp_path: Path
+) -> None:
+    picture = tmp_path / "conv5.png"
+    command = ["guided", made, "-l", "conv5", "--channels", "3,7", "--top", 4, "--out", picture]
+    code, text, err = fc7(*command, "--json")
+    assert code == 0, err
+    assert json.loads(text)["channels"] == [3, 7]
+    job = open_store(made).job("guided-patches-conv5")
+    assert job.result("pictures").shape == (2, 4, 96, 96, 3)
+    assert Image.open(picture).size > (500, 100)
+    code, _, err = fc7("report", made, "--out", tmp_path / "r.html")
+    assert code == 0, err
+    assert "Guided gradients of patches" in (tmp_path / "r.html").read_text()
 
 
 def test_occlude_joins_a_run_and_continues_it(fc7: Shell, tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
+from fc7.engine.attribution.guided_patches import GuidedPatches
 from fc7.engine.attribution.occlusion.job import OccludeOptions
-from fc7.engine.attribution.workflow import occlude
+from fc7.engine.attribution.workflow import guided, occlude, saliency
 from fc7.engine.data import open_source
 from fc7.engine.data.shapes import render
 from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
-from fc7.engine.store import Run
+from fc7.engine.store import Run, run_stage
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are no package
 from readers import HOSTILE, LABELS, ROWS, Page
@@ -67,6 +69,10 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     project(made, "fc7", "pca")
     project(made, "conv5.max", "pca", dimensions=3)
     occlude(pictures, network, made.folder, OccludeOptions(window=40, stride=24, threads=1))
+    saliency(pictures, network, made.folder, SaliencyOptions(threads=1, part_rows=16))
+    guided(pictures, network, made.folder, GuidedOptions(threads=1, layer="conv5", unit=2))
+    source = open_source(pictures)
+    run_stage(made, GuidedPatches(made, source, network, "conv5", [4, 0, 9], top=5))
     return made
 
 
