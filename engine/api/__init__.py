@@ -8,6 +8,9 @@
     fc7.index(run, "fc7")               # every row's nearest rows
     fc7.project(run, "fc7", "umap")     # every row as a point
     fc7.occlude("photos/", "alexnet", "run/")   # what each answer depends on: run["occlusion"]
+    fc7.saliency("photos/", "alexnet", "run/")  # how each pixel would change it: run["saliency"]
+    fc7.guided("photos/", "alexnet", "run/")    # which pixels speak for it: run["guided"]
+    fc7.guided_maps(network, images, layer="conv5", unit=17)    # the same of tensors
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -17,8 +20,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
+    from fc7.engine.attribution.guided import guided_maps
+    from fc7.engine.attribution.occlusion import occlusion_maps
     from fc7.engine.attribution.occlusion.job import OccludeOptions
-    from fc7.engine.attribution.workflow import occlude
+    from fc7.engine.attribution.saliency import saliency_maps
+    from fc7.engine.attribution.workflow import guided, occlude, saliency
     from fc7.engine.data import open_source
     from fc7.engine.errors import Fc7Error
     from fc7.engine.features.search import find_neighbors
@@ -31,16 +38,23 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
+    "GuidedOptions": "fc7.engine.attribution.gradient_jobs",
     "OccludeOptions": "fc7.engine.attribution.occlusion.job",
+    "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
+    "guided": "fc7.engine.attribution.workflow",
+    "guided_maps": "fc7.engine.attribution.guided",
     "index": "fc7.engine.features.workflow",
     "load_model": "fc7.engine.models",
     "occlude": "fc7.engine.attribution.workflow",
+    "occlusion_maps": "fc7.engine.attribution.occlusion",
     "open_source": "fc7.engine.data",
     "open_store": "fc7.engine.store",
     "project": "fc7.engine.features.workflow",
     "read_patches": "fc7.engine.store.patches",
+    "saliency": "fc7.engine.attribution.workflow",
+    "saliency_maps": "fc7.engine.attribution.saliency",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -48,16 +62,23 @@ _HOMES = {
 __all__ = [
     "ExtractOptions",
     "Fc7Error",
+    "GuidedOptions",
     "OccludeOptions",
+    "SaliencyOptions",
     "extract",
     "find_neighbors",
+    "guided",
+    "guided_maps",
     "index",
     "load_model",
     "occlude",
+    "occlusion_maps",
     "open_source",
     "open_store",
     "project",
     "read_patches",
+    "saliency",
+    "saliency_maps",
     "verify",
     "write_report",
 ]
