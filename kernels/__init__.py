@@ -1,5 +1,6 @@
 """Tensors in, tensors out: each file holds one kernel and its plain float64 reference."""
 
+from fc7.kernels.frozen_conv import frozen_conv
 from fc7.kernels.guided_relu import guided_relu, guided_relu_
 from fc7.kernels.linear import FastLinear, linear
 from fc7.kernels.max_pool import max_pool
@@ -16,6 +17,7 @@ __all__ = [
     "Residual",
     "Slides",
     "empty_topk",
+    "frozen_conv",
     "guided_relu",
     "guided_relu_",
     "linear",

@@ -4,8 +4,8 @@ A function mode sees what is called while it is active, so that a ReLU is found 
 a module, shared or not, a function, a method, in place or not, ReLU6, or a clamp at zero. Hooks on
 modules miss those that are called as functions, as GoogLeNet and DenseNet do.
 
-Max pooling is taken over too: for its backward pass it keeps where each winner is, and no more.
-Convolutions and linear layers whose weights need no gradient keep nothing by themselves.
+Convolutions and max pooling are taken over too: for the backward pass a convolution by frozen
+weights keeps nothing, and a pooling where each winner is. Linear layers keep nothing by themselves.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fc7.kernels import guided_relu, guided_relu_, max_pool
+from fc7.kernels import frozen_conv, guided_relu, guided_relu_, max_pool
 from fc7.kernels.guided_relu import Rule
 
 # What a call clamps: the tensor, its least and largest value, and whether it writes over it.
@@ -50,6 +50,10 @@ def _clamp(input: Tensor, min: Any = None, max: Any = None) -> Clamp:
 
 def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Clamp:
     return input, 0 if threshold == value == 0 else None, None, inplace
+
+
+def _conv(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return frozen_conv(input, *args, **kwargs)
 
 
 def _in_place(clamp: Callable[..., Clamp]) -> Callable[..., Clamp]:
@@ -97,7 +101,7 @@ class Rectified(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call something else than `func` where that is a ReLU or a max pooling."""
+        """Call something else than `func` where that is a ReLU, a max pooling or a convolution."""
         kwargs = kwargs or {}
         if func in _CLAMPS:
             rectified = self._rectify(*_CLAMPS[func](*args, **kwargs))
@@ -105,6 +109,8 @@ class Rectified(TorchFunctionMode):
                 return rectified
         if func in (F.max_pool2d, torch.max_pool2d):
             return max_pool(*args, **{k: v for k, v in kwargs.items() if k != "return_indices"})
+        if func is F.conv2d:
+            return _conv(*args, **kwargs)
         name = getattr(func, "__name__", "").rstrip("_")
         if name in _OTHERS:
             self.others[name] += 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from truth import enliven, network_of
 
+from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.guided import guided_channels, guided_maps
 from fc7.engine.errors import Fc7Error, GradientError, LayerError, OptionError
 from fc7.engine.models import Network, load_model
@@ -191,3 +192,35 @@ def test_what_is_not_there_is_named(options: Any, kind: type[Fc7Error], says: st
     with pytest.raises(kind, match=says) as said:
         guided_maps(network, images(2, (64, 64)), **options)
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("rule", ["guided", "plain"])
+def test_a_pass_keeps_masks_and_places_alone(rule: Rule) -> None:
+    """Of a frozen network one byte an activation behind a ReLU, four a pooled one, no more."""
+    network, x = load_model("tiny-shapes", device="cpu"), images(3, (64, 64))
+    rectified: list[Tensor] = []
+    pooled: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _m, _i, out, into=into: into.append(out))
+        for module in network.modules()
+        if (into := {nn.ReLU: rectified, nn.MaxPool2d: pooled}.get(type(module))) is not None
+    ]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    backprop = Backprop(network, rule)
+    weights = {tensor.data_ptr() for tensor in backprop._folded.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        found = backprop.of_classes(x, torch.tensor([0, 1, 2]))
+    allowed = sum(out.numel() for out in rectified) + 4 * sum(out.numel() for out in pooled)
+    assert len(rectified) > 5
+    assert len(pooled) >= 2
+    # The logits, the class of each row, and the constants of the normalisation: a few bytes each.
+    assert allowed <= sum(kept.values()) <= allowed + 4 * found.logits.numel() + 100
