@@ -66,6 +66,8 @@ def open_vectors(run: Run, layer: str, rectify: bool | None = None) -> Vectors:
         StoreError: no such output, or it holds maps, or no row of it is good.
     """
     array = run[layer]
+    if array.dtype.hasobject:
+        raise StoreError(f"{layer} holds a byte string a row, not vectors; name a layer")
     if array.ndim != 2 and layer != PIXELS:
         raise StoreError(
             f"{layer} holds maps {array.shape[1:]}, not vectors; use {layer}.max, or search its "

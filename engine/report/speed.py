@@ -57,6 +57,11 @@ def sizes_by_output(run: Run) -> list[tuple[str, int, str]]:
             continue
         if job.kind == "map":
             for output in job.outputs.values():
+                if output.is_bytes:
+                    sizes.append(
+                        (output.name, job.bytes_of(output.name), "byte strings of any length")
+                    )
+                    continue
                 shape = sides(*output.shape) or "1"
                 size = output.bytes_per_row * len(run)
                 sizes.append((output.name, size, f"{shape} {output.dtype} a row"))

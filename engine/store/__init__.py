@@ -4,9 +4,10 @@ Opening a run imports numpy alone; pyarrow joins when the rows table is read, to
 """
 
 from fc7.engine.store.array import PartedArray
-from fc7.engine.store.job import Arrays, Fold, Map, Output, Stage
+from fc7.engine.store.job import BYTES, Arrays, Fold, Map, Output, Stage, Yielded
 from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import DEFAULT_PART_ROWS, Part, plan_parts
+from fc7.engine.store.parted_bytes import PartedBytes
 from fc7.engine.store.run import Run, open_store
 from fc7.engine.store.runner import (
     Progress,
@@ -20,6 +21,7 @@ from fc7.engine.store.runner import (
 from fc7.engine.store.verify import Damage, verify
 
 __all__ = [
+    "BYTES",
     "DEFAULT_PART_ROWS",
     "Arrays",
     "Damage",
@@ -29,11 +31,13 @@ __all__ = [
     "Output",
     "Part",
     "PartedArray",
+    "PartedBytes",
     "Progress",
     "Report",
     "Run",
     "Stage",
     "Summary",
+    "Yielded",
     "open_store",
     "plan_parts",
     "run_fold",

@@ -34,7 +34,7 @@ class PartedArray:
     ) -> None:
         self._paths, self._part_rows = paths, part_rows
         self.shape, self.dtype = shape, dtype
-        self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._maps: OrderedDict[int, Any] = OrderedDict()
 
     @property
     def ndim(self) -> int:
@@ -107,7 +107,8 @@ class PartedArray:
         first, last = start // self._part_rows, max(start, stop - 1) // self._part_rows
         if start < stop and first == last:
             offset = first * self._part_rows
-            return self._part(first)[start - offset : stop - offset]
+            inside: NDArray[Any] = self._part(first)[start - offset : stop - offset]
+            return inside
         out = np.empty((stop - start, *self.shape[1:]), self.dtype)
         for number in range(first, last + 1):
             offset = number * self._part_rows
@@ -128,11 +129,14 @@ class PartedArray:
                 out[group] = self._part(number)[flat[group] - number * self._part_rows]
         return out.reshape(*rows.shape, *self.shape[1:])
 
-    def _part(self, number: int) -> NDArray[Any]:
+    def _part(self, number: int) -> Any:
         if number in self._maps:
             self._maps.move_to_end(number)
             return self._maps[number]
-        self._maps[number] = np.load(self._paths[number], mmap_mode="r")
+        self._maps[number] = self._open(number)
         if len(self._maps) > _OPEN_MAPS:
             self._maps.popitem(last=False)
         return self._maps[number]
+
+    def _open(self, number: int) -> Any:
+        return np.load(self._paths[number], mmap_mode="r")

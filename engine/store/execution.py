@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.errors import BadImage
-from fc7.engine.store.job import Arrays, Map, Output, RowStream
+from fc7.engine.store.job import Map, Output, RowStream, Yielded
 from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import Part, PartWriter
 
@@ -86,7 +86,9 @@ class PartTask:
         self._part, self._clock, self._writer = part, clock, writer
         self._outputs = {output.name: output for output in job.outputs}
         self._bad: list[tuple[int, str, str]] = []
-        self._nonfinite = {output.name: {"nan": 0, "infinite": 0} for output in job.outputs}
+        self._nonfinite = {
+            output.name: {"nan": 0, "infinite": 0} for output in job.outputs if not output.is_bytes
+        }
         self._open: PartWriter | None = None
         self._failed = False
 
@@ -177,7 +179,7 @@ class PartTask:
         if missing:
             raise RuntimeError(f"{self._job.name} yielded no arrays for row {min(missing)}")
 
-    def _enqueue(self, numbers: NDArray[np.int64], values: Arrays) -> None:
+    def _enqueue(self, numbers: NDArray[np.int64], values: Yielded) -> None:
         part_writer = self._open
         assert part_writer is not None
 
@@ -187,7 +189,9 @@ class PartTask:
             started = time.perf_counter()
             try:
                 for name, output in self._outputs.items():
-                    array = cast(values[name], output, self._nonfinite[name])
+                    array = values[name]
+                    if not output.is_bytes:
+                        array = cast(np.asarray(array), output, self._nonfinite[name])
                     part_writer.write(name, numbers - self._part.start, array)
             except BaseException:
                 self._abandon()

@@ -16,15 +16,27 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fc7.engine.errors import StoreError
+
 Arrays = Mapping[str, NDArray[Any]]
 """Named arrays, one name an output."""
+
+Yielded = Mapping[str, NDArray[Any] | Sequence[bytes]]
+"""Named arrays as a map yields them; of an output of bytes, a list or object array of `bytes`."""
+
+BYTES = "bytes"
+"""The dtype of an output whose rows are byte strings, each of its own length."""
 
 
 @dataclass(frozen=True)
 class Output:
     """One named array of a job: `shape` and `dtype` of a single row.
 
+    With the dtype "bytes" and the shape () a row is a byte string of any length, such as a file.
     `attributes` is any JSON that readers of the run need, such as the layer behind the array.
+
+    Raises:
+        StoreError: an array of byte strings for a row.
     """
 
     name: str
@@ -32,9 +44,24 @@ class Output:
     dtype: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.is_bytes and self.shape != ():
+            raise StoreError(f"{self.name}: a row of bytes has the shape (), not {self.shape}")
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether rows are byte strings, each of its own length."""
+        return self.dtype == BYTES
+
     @property
     def bytes_per_row(self) -> int:
-        """Bytes that one row takes on the disk."""
+        """Bytes that one row takes on the disk.
+
+        Raises:
+            StoreError: rows are byte strings, each of its own length.
+        """
+        if self.is_bytes:
+            raise StoreError(f"{self.name}: each row has a length of its own; see Job.bytes_of")
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -81,10 +108,11 @@ class Map(Protocol):
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Start reading the rows of these numbers, ahead of their use."""
 
-    def run(self, rows: Iterator[Any]) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
+    def run(self, rows: Iterator[Any]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield (row numbers (B,), arrays (B, ...)) until the iterator of good rows ends.
 
-        Any order and any B will do; each row is yielded once. Bad rows never come here.
+        Any order and any B will do; each row is yielded once. Bad rows never come here. Of an
+        output of bytes, B byte strings.
         """
 
 

@@ -79,6 +79,10 @@ class Job:
         record = read_record(record_path(self.folder, part))
         return [int(row) for row, _, _ in record.get("bad", ())]
 
+    def bytes_of(self, output: str) -> int:
+        """Return the bytes of one output's committed files; of byte strings, without offsets."""
+        return sum(int(record["files"][output]["bytes"]) for record in self.records())
+
     def result_record(self) -> dict[str, Any] | None:
         """Return the record of the result, or None while there is none for this fingerprint."""
         path = self.folder / "result" / "record.json"

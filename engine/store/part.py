@@ -1,15 +1,14 @@
 """Parts: the unit of work, of commitment and of resumption.
 
-A part is a fixed range of rows. Its arrays are npy files, `jobs/JOB/OUTPUT/part-000007.npy`,
-written with plain writes (memory maps write two to five times slower) under temporary names. The
-commit record `jobs/JOB/commits/part-000007.json` is written last: with it the part exists, without
-it nothing of the part does. Two processes may make the same part: the first to commit is kept.
+A part is a fixed range of rows. Its arrays are npy files, `jobs/JOB/OUTPUT/part-000007.npy` (see
+`fc7.engine.store.part_files`), written with plain writes (memory maps write two to five times
+slower) under temporary names. The commit record `jobs/JOB/commits/part-000007.json` is written
+last: with it the part exists, without it nothing of the part does. Two processes may make the same
+part: the first to commit is kept.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from fc7.engine.store.atomic import (
     flush_folder,
     locked,
     remove_stale,
-    sha256_file,
-    temporary_beside,
     write_json,
 )
+from fc7.engine.store.job import BYTES
+from fc7.engine.store.part_files import ArrayFile, BytesFile, offsets_path
 
 DEFAULT_PART_ROWS = 1024
 
@@ -71,7 +70,8 @@ class PartWriter:
     Args:
         job_folder: the job's folder in the run.
         part: which part.
-        arrays: shape and dtype of each whole array. Elements never written stay zero.
+        arrays: shape and dtype of each whole array. Elements never written stay zero. With the
+            dtype "bytes" the rows are byte strings of any length, and those never written empty.
 
     Nothing is visible under a final name before `commit`.
     """
@@ -80,21 +80,31 @@ class PartWriter:
         self, job_folder: Path, part: Part, arrays: Mapping[str, tuple[tuple[int, ...], str]]
     ) -> None:
         self._folder, self._part = job_folder, part
-        self._files: dict[str, _ArrayFile] = {}
+        self._files: dict[str, ArrayFile | BytesFile] = {}
         try:
             with locked(job_folder / "commits"):
                 for name, (shape, dtype) in arrays.items():
                     path = array_path(job_folder, name, part)
                     path.parent.mkdir(exist_ok=True)
                     remove_stale(path.parent, path.name)
-                    self._files[name] = _ArrayFile(path, shape, np.dtype(dtype))
+                    if dtype == BYTES:
+                        remove_stale(path.parent, offsets_path(path).name)
+                        self._files[name] = BytesFile(path, shape[0])
+                    else:
+                        self._files[name] = ArrayFile(path, shape, np.dtype(dtype))
         except BaseException:
             self.discard()
             raise
 
-    def write(self, name: str, places: NDArray[np.int64], values: NDArray[Any]) -> None:
+    def write(
+        self, name: str, places: NDArray[np.int64], values: NDArray[Any] | Sequence[bytes]
+    ) -> None:
         """Write `values` (B, ...), already in the array's dtype, at these first indices (B,)."""
-        self._files[name].write(places, values)
+        file = self._files[name]
+        if isinstance(file, BytesFile):
+            file.write(places, values)
+        else:
+            file.write(places, np.asarray(values))
 
     def commit(self, fingerprint_digest: str, notes: Mapping[str, Any]) -> None:
         """Publish every array, then the record with sizes, shapes and checksums."""
@@ -123,73 +133,6 @@ class PartWriter:
         """Remove what was written and not committed."""
         for file in self._files.values():
             file.discard()
-
-
-class _ArrayFile:
-    """One npy file under a temporary name, filled by rows."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._path, self._shape, self._dtype = path, shape, dtype
-        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        self._temporary, self._descriptor = temporary_beside(path), -1
-        try:
-            self._open()
-        except BaseException:
-            self.discard()
-            raise
-
-    def _open(self) -> None:
-        with self._temporary.open("wb") as file:
-            header = {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": self._shape,
-            }
-            np.lib.format.write_array_header_1_0(file, header)
-            self._header_bytes = file.tell()
-        self._descriptor = os.open(self._temporary, os.O_WRONLY)
-        # Held until the file has its final name: this one is not stale. See `remove_stale`.
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.ftruncate(self._descriptor, self._header_bytes + self._shape[0] * self._row_bytes)
-
-    def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
-        values = np.ascontiguousarray(values)
-        if values.dtype != self._dtype or values.shape != (len(rows), *self._shape[1:]):
-            raise ValueError(
-                f"{self._path.parent.name}: got {values.dtype} {values.shape}, expected "
-                f"{self._dtype} {(len(rows), *self._shape[1:])}"
-            )
-        # One write per run of consecutive rows; a job that keeps the order needs a single one.
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for chunk in np.split(np.arange(len(rows)), breaks):
-            if len(chunk) and self._row_bytes:
-                block = values[chunk[0] : chunk[-1] + 1].data.cast("B")
-                self._write_all(block, self._header_bytes + int(rows[chunk[0]]) * self._row_bytes)
-
-    def _write_all(self, block: memoryview, offset: int) -> None:
-        while block:
-            written = os.pwrite(self._descriptor, block, offset)
-            block, offset = block[written:], offset + written
-
-    def finish(self) -> dict[str, Any]:
-        os.fsync(self._descriptor)
-        return {
-            "bytes": self._temporary.stat().st_size,
-            "sha256": sha256_file(self._temporary),
-            "shape": list(self._shape),
-            "dtype": self._dtype.name,
-        }
-
-    def publish(self) -> None:
-        os.replace(self._temporary, self._path)
-        flush_folder(self._path.parent)
-        self.discard()
-
-    def discard(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        self._temporary.unlink(missing_ok=True)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -232,12 +175,22 @@ def is_folded(job_folder: Path, part: Part, fingerprint_digest: str) -> bool:
     return record["fingerprint"] == fingerprint_digest and _has_files(record, job_folder, part)
 
 
-def _has_files(record: Mapping[str, Any], job_folder: Path, part: Part) -> bool:
+def committed_files(
+    record: Mapping[str, Any], job_folder: Path, part: Part
+) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yield every file of a commit record, with its entry: bytes, sha256, shape and dtype."""
     for name, entry in record["files"].items():
-        file = array_path(job_folder, name, part)
-        if not file.exists() or file.stat().st_size != entry["bytes"]:
-            return False
-    return True
+        path = array_path(job_folder, name, part)
+        yield path, entry
+        if "offsets" in entry:
+            yield offsets_path(path), entry["offsets"]
+
+
+def _has_files(record: Mapping[str, Any], job_folder: Path, part: Part) -> bool:
+    return all(
+        path.exists() and path.stat().st_size == entry["bytes"]
+        for path, entry in committed_files(record, job_folder, part)
+    )
 
 
 def select_parts(parts: Sequence[Part], selection: str | None) -> Sequence[Part]:

@@ -4,6 +4,7 @@
     RUN/rows.parquet                            row, key, label, status, detail
     RUN/jobs/JOB/job.json                       kind, outputs, fingerprint
     RUN/jobs/JOB/OUTPUT/part-000000.npy         arrays of a map, states of a fold
+    RUN/jobs/JOB/OUTPUT/part-000000.offsets.npy where rows of bytes begin and end in the former
     RUN/jobs/JOB/commits/part-000000.json       sizes, checksums, bad rows, seconds
     RUN/jobs/JOB/result/                        what a fold or a stage made, with record.json
 
@@ -33,6 +34,7 @@ from fc7.engine.store.part import (
     array_path,
     plan_parts,
 )
+from fc7.engine.store.parted_bytes import PartedBytes
 
 FORMAT = 1
 
@@ -56,8 +58,9 @@ class SourceLike(Protocol):
 class Run:
     """A run on the disk, opened for reading; `fc7.open_store(folder)` returns one.
 
-    `run["fc7"]` is an output as an array (`PartedArray`), `run.rows` a pyarrow table with the
-    columns row, key, label, status and detail, `run.good` marks the rows that have data.
+    `run["fc7"]` is an output as an array (`PartedArray`, or `PartedBytes` where a row is a byte
+    string), `run.rows` a pyarrow table with the columns row, key, label, status and detail,
+    `run.good` marks the rows that have data.
 
     Raises:
         StoreError: there is no run in the folder.
@@ -209,6 +212,8 @@ class Run:
         spec = job.outputs[output]
         count = parts[-1].stop - parts[0].start if parts else 0
         paths = [array_path(job.folder, output, part) for part in parts]
+        if spec.is_bytes:
+            return PartedBytes(paths, self.part_rows, count)
         return PartedArray(paths, self.part_rows, (count, *spec.shape), np.dtype(spec.dtype))
 
     def start_job(

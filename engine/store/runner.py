@@ -215,6 +215,11 @@ def _start_fold(run: Run, fold: Fold) -> tuple[Job, Job]:
     owner = owners[fold.inputs[0]]
     if any(owners[name].name != owner.name for name in fold.inputs):
         raise StoreError(f"{fold.name} needs arrays of one job: {', '.join(fold.inputs)}")
+    if ragged := [name for name in fold.inputs if owner.outputs[name].is_bytes]:
+        raise StoreError(
+            f"{fold.name} needs arrays, and {', '.join(ragged)} holds byte strings, each of its "
+            "own length"
+        )
     fingerprint = {**fold.fingerprint(), "inputs": dict.fromkeys(fold.inputs, owner.digest)}
     return run.start_job(fold.name, "fold", fingerprint), owner
 

@@ -1,6 +1,6 @@
 """Reads every byte of a run and compares it with what was committed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from fc7.engine.errors import StoreError
 from fc7.engine.store.atomic import sha256_file
 from fc7.engine.store.job_folder import Job
-from fc7.engine.store.part import array_path, read_record, record_path
+from fc7.engine.store.part import committed_files, read_record, record_path
 from fc7.engine.store.run import Run
 from fc7.engine.store.runner import Progress, Report
 
@@ -58,8 +58,8 @@ def _check_part(job: Job, path: Path) -> Iterator[Damage]:
     if record["fingerprint"] != job.digest:
         yield Damage(path, "belongs to another job; delete it to have the part made again")
     part = job.run.parts[record["part"]]
-    for name, entry in record["files"].items():
-        yield from _check_file(array_path(job.folder, name, part), entry, path)
+    for file, entry in committed_files(record, job.folder, part):
+        yield from _check_file(file, entry, path)
 
 
 def _check_result(job: Job) -> Iterator[Damage]:
@@ -75,7 +75,7 @@ def _check_result(job: Job) -> Iterator[Damage]:
             yield from _check_file(folder / name, entry, folder)
 
 
-def _check_file(path: Path, entry: dict[str, Any], owner: Path) -> Iterator[Damage]:
+def _check_file(path: Path, entry: Mapping[str, Any], owner: Path) -> Iterator[Damage]:
     cure = f"delete {owner} and give the run's command again"
     if not path.exists():
         yield Damage(path, f"is missing; {cure}")

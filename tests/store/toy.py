@@ -110,6 +110,26 @@ class Powers:
         return rows, {"vectors": vectors(rows) * self.factor, "scalars": rows * 7}
 
 
+def text(row: int) -> bytes:
+    """What `Texts` stores: nothing in one row of four, zeros at the end in the others."""
+    return bytes([row % 251]) * (row * row % 97) * bool(row % 4) + b"\0" * (row % 4)
+
+
+@dataclass
+class Texts(Powers):
+    """Yields `texts`, byte strings of any length, with `scalars` beside them."""
+
+    name: str = "texts"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output("texts", (), "bytes", {"of": "a test"}), Output("scalars", (), "int64"))
+
+    def _batch(self, numbers: list[int]) -> tuple[NDArray[np.int64], Any]:
+        rows, arrays = super()._batch(numbers)
+        return rows, {"texts": [text(row) for row in rows], "scalars": arrays["scalars"]}
+
+
 @dataclass(frozen=True)
 class Total:
     """Sums the vectors, and keeps the order of parts, which a sum would not show."""
