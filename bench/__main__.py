@@ -36,6 +36,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
     no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files"
     no_captum = "" if _has("captum") else "it needs captum: pip install captum"
     no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
+    no_opencv = "" if _has("cv2") else "it needs OpenCV: pip install fc7[segment]"
     without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
     return [
         Benchmark("startup", ("-m", "fc7.bench.startup")),
@@ -53,6 +54,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),
         Benchmark("kernels", ("-m", "fc7.bench.kernels", *turns)),
         Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
+        Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
     ]
 
 

@@ -23,6 +23,7 @@ PACKAGES = (
     "openTSNE",
     "scikit-learn",
     "captum",
+    "opencv-python-headless",
 )
 
 

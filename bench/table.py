@@ -118,6 +118,23 @@ def occlusion_rows(results: Results) -> list[Row]:
     return rows
 
 
+def segmentation_rows(results: Results) -> list[Row]:
+    """Return the rows of masks found without supervision, and of what knows less."""
+    what = f"mean IoU with the true mask, {results['rows']} unseen shapes"
+    best, found = results["best_threshold"], results["grabcut"]
+    return [
+        (f"{what}, by GrabCut from saliency", f"{found['saliency']['mean']:.2f}", "0.65"),
+        (
+            f"{what}, by GrabCut from guided backpropagation",
+            f"{found['guided backpropagation']['mean']:.2f}",
+            "",
+        ),
+        (f"{what}, by saliency, smoothed, at its best", f"{best['saliency, smoothed']:.2f}", ""),
+        (f"{what}, by saliency at its best threshold", f"{best['saliency']:.2f}", ""),
+        (f"{what}, by a box in the middle", f"{best['box in the middle']:.2f}", ""),
+    ]
+
+
 def on_gpu_rows(results: Results) -> list[Row]:
     """Return the rows of the kernels and of extraction that `fc7.bench.on_gpu` has measured."""
     found = results.get("kernels", {})
@@ -143,6 +160,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "agreement": agreement_rows,
     "kernels": kernel_rows,
     "occlusion": occlusion_rows,
+    "segmentation": segmentation_rows,
     "on_gpu": on_gpu_rows,
 }
 

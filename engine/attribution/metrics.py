@@ -3,6 +3,7 @@
 The pointing game is Zhang et al., "Top-down Neural Attention by Excitation Backprop" (ECCV 2016),
 without their margin of 15 pixels around the object. Deletion and insertion are Petsiuk et al.,
 "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018), section 4.2.
+Masks are compared with the true ones by intersection over union (Jaccard, 1901).
 
 A metric says little by itself: a large object is easily hit, and a network may lose its way
 wherever pixels go missing. So there are maps that know nothing to compare with: the distance to
@@ -47,6 +48,35 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     largest = flat == flat.amax(1, keepdim=True)
     hits = (largest & masks.flatten(1).to(maps.device)).sum(1)
     return hits.double() / largest.sum(1).double()
+
+
+def iou(masks: Tensor, truths: Tensor) -> Tensor:
+    """Return how well each mask covers the object: their intersection over their union.
+
+    Of a pixel set A and the true one B it is |A and B| / |A or B|, Jaccard's index. Where both are
+    empty it is 1: there was nothing to find and nothing was found, and 1 - iou stays a metric in
+    the sense of geometry, of which equal sets have the distance 0.
+
+    Args:
+        masks: (N, H, W) bool, what was found.
+        truths: (N, H, W) bool, where the object is.
+
+    Returns:
+        (N,) float64, in [0, 1].
+
+    Raises:
+        ValueError: they have different shapes, or another dtype.
+    """
+    is_bool = masks.dtype == truths.dtype == torch.bool
+    if masks.ndim != 3 or masks.shape != truths.shape or not is_bool:
+        raise ValueError(
+            "expected two bool tensors (N, H, W) of one shape, got "
+            f"{masks.dtype} {tuple(masks.shape)} and {truths.dtype} {tuple(truths.shape)}"
+        )
+    truths = truths.to(masks.device)
+    both = (masks & truths).flatten(1).sum(1).double()
+    either = (masks | truths).flatten(1).sum(1).double()
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def deletion_auc(

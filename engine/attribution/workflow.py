@@ -6,6 +6,8 @@ run = saliency("photos/", "alexnet", "run/")
 run["saliency"]                                 (N, H, W)
 run = guided("photos/", "alexnet", "run/", GuidedOptions(layer="conv5", unit=17))
 run["guided"]                                   (N, 3, H, W)
+run = segment("photos/", "alexnet", "run/")
+run["segment"]                                  (N,), each a PNG file
 """
 
 from pathlib import Path
@@ -19,6 +21,7 @@ from fc7.engine.attribution.gradient_jobs import (
 from fc7.engine.attribution.naming import name_in
 from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
 from fc7.engine.attribution.pixel_maps import PixelMaps
+from fc7.engine.attribution.segmentation.job import Segment, SegmentOptions
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, Summary, run_map
@@ -166,4 +169,53 @@ def _carry_out(
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)
     job.name = name_in(run, job.name, job.asked)
+    return run, run_map(run, job, (), options.parts, options.report)
+
+
+def segment(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: SegmentOptions | None = None,
+) -> Run:
+    """Make masks of a data set's objects in a run; see `segment_with_summary`."""
+    return segment_with_summary(data, model, out, options)[0]
+
+
+def segment_with_summary(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: SegmentOptions | None = None,
+) -> tuple[Run, Summary]:
+    """Make masks of a data set in a run: where the object is, found by nobody's having drawn it.
+
+    A run that was begun is continued. Masks that are asked for differently join it under a name
+    of their own: `segment-2` beside `segment`.
+
+        run["segment"]                (N,), PNG files of one bit a pixel, each of its image's size
+        run["segment.area"]           (N,), the mask's share; see `Segment` for the rest
+
+    Args:
+        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
+        model: a network, or the name of one, with its default weights.
+        out: the run's folder.
+        options: how.
+
+    Returns:
+        The run, and what its segmentation job did.
+
+    Raises:
+        FingerprintError: the run in `out` has another source or network, or these masks were begun
+            with another size of a batch or on another device.
+        ModelError: nothing flows back to the pixels.
+        OptionError: an option is out of range, or OpenCV is not installed.
+    """
+    options = options or SegmentOptions()
+    source = data if isinstance(data, Source) else open_source(data)
+    network = model if isinstance(model, Network) else load_model(model)
+    job = Segment(network, source, options)  # a wrong option is found before anything is written
+    run = Run.create(out, source, options.part_rows)
+    check_network(run, network)
+    job.name = name_in(run, "segment", job.asked)
     return run, run_map(run, job, (), options.parts, options.report)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.reader import Change, ReadTimes, Row, read_rows
 from fc7.engine.data.source import Source
 from fc7.engine.data.transform import Transform
 
@@ -29,7 +29,12 @@ class ImageStream:
 
 
 def read_ahead(
-    source: Source, numbers: Iterable[int], transform: Transform, batch_rows: int, threads: int
+    source: Source,
+    numbers: Iterable[int],
+    transform: Transform,
+    batch_rows: int,
+    threads: int,
+    keep: Change | None = None,
 ) -> ImageStream:
     """Start to read, decode and transform rows, two batches ahead of their use.
 
@@ -39,10 +44,11 @@ def read_ahead(
         transform: from a decoded image to one that the network takes.
         batch_rows: images in a batch.
         threads: decoding threads.
+        keep: what else a row keeps of an image before its transform, such as a smaller copy.
     """
     times = ReadTimes()
     lookahead = _LOOKAHEAD_BATCHES * batch_rows
-    rows = read_rows(source, numbers, transform, threads=threads, lookahead=lookahead, times=times)
+    rows = read_rows(source, numbers, transform, threads, lookahead, times, keep)
     return ImageStream(rows, times)
 
 

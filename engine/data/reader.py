@@ -31,12 +31,18 @@ class Row:
         size: (height, width) before the transform and after the Exif orientation, or None where
             the image was never decoded.
         bad: why the image is None; None where it is not.
+        kept: uint8 (3, H', W'), what was asked to be kept of the image before the transform.
     """
 
     number: int
     image: torch.Tensor | None
     size: tuple[int, int] | None
     bad: BadImage | None
+    kept: torch.Tensor | None = None
+
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""From one image to another, uint8 (3, H, W) to uint8 (3, H', W')."""
 
 
 @dataclass
@@ -58,10 +64,11 @@ class ReadTimes:
 def read_rows(
     source: Source,
     rows: Iterable[int],
-    transform: Callable[[torch.Tensor], torch.Tensor] | None,
+    transform: Change | None,
     threads: int = 2,
     lookahead: int = 64,
     times: ReadTimes | None = None,
+    keep: Change | None = None,
 ) -> Iterator[Row]:
     """Yield the rows asked for, strictly in the order asked for, decoded and transformed.
 
@@ -76,28 +83,30 @@ def read_rows(
         threads: how many rows are read and decoded at once.
         lookahead: how many rows may be in the air or waiting to be consumed, at least 1.
         times: receives the seconds spent, row by row as they are yielded.
+        keep: what else a row keeps of an image before its transform, such as a smaller copy.
 
     Raises:
         ValueError: threads or lookahead below 1.
     """
     if threads < 1 or lookahead < 1:
         raise ValueError(f"threads is {threads} and lookahead {lookahead}; each must be at least 1")
-    return _read_rows(source, rows, transform, threads, lookahead, times or ReadTimes())
+    return _read_rows(source, rows, transform, threads, lookahead, times or ReadTimes(), keep)
 
 
 def _read_rows(
     source: Source,
     rows: Iterable[int],
-    transform: Callable[[torch.Tensor], torch.Tensor] | None,
+    transform: Change | None,
     threads: int,
     lookahead: int,
     times: ReadTimes,
+    keep: Change | None,
 ) -> Iterator[Row]:
     pool = ThreadPoolExecutor(threads, thread_name_prefix="fc7-read")
     pending: deque[Future[tuple[Row, float, float]]] = deque()
     try:
         for number in rows:
-            pending.append(pool.submit(_read_row, source, number, transform))
+            pending.append(pool.submit(_read_row, source, number, transform, keep))
             if len(pending) >= lookahead:
                 yield _collect(pending.popleft(), times)
         while pending:
@@ -114,12 +123,13 @@ def _collect(future: Future[tuple[Row, float, float]], times: ReadTimes) -> Row:
 
 
 def _read_row(
-    source: Source, number: int, transform: Callable[[torch.Tensor], torch.Tensor] | None
+    source: Source, number: int, transform: Change | None, keep: Change | None
 ) -> tuple[Row, float, float]:
     """Read, decode and transform one row; also the seconds of reading and of the rest."""
     started = time.perf_counter()
     size: tuple[int, int] | None = None
     image: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
     bad: BadImage | None = None
     read = started
     try:
@@ -127,12 +137,14 @@ def _read_row(
         read = time.perf_counter()
         image = source.decode(payload)
         size = (image.shape[-2], image.shape[-1])
+        if keep is not None:
+            kept = keep(image)
         if transform is not None:
             image = transform(image)
     except BadImage as error:
         # A fresh one: the traceback of this one, and of what caused it, holds on to the payload.
-        image, bad = None, BadImage(error.status, str(error))
+        image, kept, bad = None, None, BadImage(error.status, str(error))
     ended = time.perf_counter()
     if read == started:  # the payload itself could not be had
         read = ended
-    return Row(number, image, size, bad), read - started, ended - read
+    return Row(number, image, size, bad, kept), read - started, ended - read

@@ -107,17 +107,25 @@ class Transform:
             The box in pixels of that image, as floats and clipped to it; a box that lies wholly
             in the padding comes back empty.
         """
-        resized_height, resized_width = self._resized(height, width)
-        crop_height, crop_width = self._crop(resized_height, resized_width)
-        top, bottom = (
-            _unresize(edge + _crop_start(resized_height, crop_height), height, resized_height)
-            for edge in (box[0], box[2])
+        top, left, bottom, right = self._unclipped(box, height, width)
+        return (
+            min(max(top, 0.0), float(height)),
+            min(max(left, 0.0), float(width)),
+            min(max(bottom, 0.0), float(height)),
+            min(max(right, 0.0), float(width)),
         )
-        left, right = (
-            _unresize(edge + _crop_start(resized_width, crop_width), width, resized_width)
-            for edge in (box[1], box[3])
-        )
-        return top, left, bottom, right
+
+    def extent(self, height: int, width: int) -> Box:
+        """Return where the transformed image lies in the pixels of the one it was made from.
+
+        Args:
+            height: of that image, before the transform (after its Exif orientation).
+            width: likewise.
+
+        Returns:
+            The box, as floats. Where a crop pads, it reaches beyond the image.
+        """
+        return self._unclipped((0, 0, *self.output_size(height, width)), height, width)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; `from_dict` is the inverse."""
@@ -130,6 +138,20 @@ class Transform:
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """Make the transform that `to_dict` described."""
         return cls(**fields)
+
+    def _unclipped(self, box: Box, height: int, width: int) -> Box:
+        """Carry a box back as `to_original` does, without clipping it to the image."""
+        resized_height, resized_width = self._resized(height, width)
+        crop_height, crop_width = self._crop(resized_height, resized_width)
+        first_row = _crop_start(resized_height, crop_height)
+        first_column = _crop_start(resized_width, crop_width)
+        top, left, bottom, right = box
+        return (
+            (top + first_row) * height / resized_height,
+            (left + first_column) * width / resized_width,
+            (bottom + first_row) * height / resized_height,
+            (right + first_column) * width / resized_width,
+        )
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Return the size between resize and crop; the long side is rounded down."""
@@ -152,7 +174,3 @@ def _crop_start(size: int, crop: int) -> int:
     if crop > size:
         return -((crop - size) // 2)
     return round((size - crop) / 2)  # halves go to the even number, as in torchvision
-
-
-def _unresize(edge: float, original: int, resized: int) -> float:
-    return min(max(edge * original / resized, 0.0), float(original))

@@ -1,0 +1,76 @@
+"""Masks as a run holds them, read without the network and without OpenCV."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fc7.engine.attribution.segmentation.masks import decode_mask
+from fc7.engine.store import Job, Run
+
+TECHNIQUE = "segmentation"
+
+DEFAULT_PART_ROWS = 128
+"""A photograph takes half a second of a CPU, and what a stop costs is up to one part."""
+
+
+@dataclass(frozen=True)
+class StoredSegmentation:
+    """The masks of one segmentation job.
+
+    Attributes:
+        job: the job.
+        name: the masks' name in the run: `segment`, or `segment-2` and so on.
+        recipe: the fields of `Recipe` that they were made by.
+        rule: of the network's ReLUs on the way back, "plain" or "guided".
+        target: "predicted", "label", or a class number.
+        how: the ways in which a mask may have been found, by number.
+        classes: how many the network has.
+    """
+
+    job: Job
+    name: str
+    recipe: dict[str, float]
+    rule: str
+    target: str | int
+    how: tuple[str, ...]
+    classes: int
+
+    def mask(self, row: int) -> NDArray[np.bool_]:
+        """Return one row's mask, bool (H, W), of its image's own size; (0, 0) of a bad row."""
+        return decode_mask(self.file(row))
+
+    def file(self, row: int) -> bytes:
+        """Return one row's mask as a PNG file; no bytes of a bad row."""
+        file: Any = self.job.run[self.name][row]
+        return bytes(file)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one number a row, (N,): target, predicted, probability, area or how."""
+        return np.asarray(self.job.run[f"{self.name}.{name}"])
+
+    def value(self, name: str, row: int) -> float:
+        """Return one number of one row."""
+        return float(self.job.run[f"{self.name}.{name}"][row])
+
+
+def segmentations(run: Run) -> list[StoredSegmentation]:
+    """Return the segmentation jobs of a run, finished or not, in the order they were begun."""
+    found = []
+    for job in run.jobs().values():
+        for output in job.outputs.values():
+            about = output.attributes
+            if about.get("technique") == TECHNIQUE and about["of"] == output.name:
+                found.append(
+                    StoredSegmentation(
+                        job,
+                        output.name,
+                        recipe=dict(about["recipe"]),
+                        rule=str(about["rule"]),
+                        target=about["target"],
+                        how=tuple(about["how"]),
+                        classes=int(about["classes"]),
+                    )
+                )
+    return sorted(found, key=lambda one: (len(one.name), one.name))
