@@ -11,6 +11,7 @@
     fc7.saliency("photos/", "alexnet", "run/")  # how each pixel would change it: run["saliency"]
     fc7.guided("photos/", "alexnet", "run/")    # which pixels speak for it: run["guided"]
     fc7.guided_maps(network, images, layer="conv5", unit=17)    # the same of tensors
+    fc7.segment("photos/", "alexnet", "run/")   # where the object is: run["segment"], PNG masks
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from fc7.engine.attribution.occlusion import occlusion_maps
     from fc7.engine.attribution.occlusion.job import OccludeOptions
     from fc7.engine.attribution.saliency import saliency_maps
-    from fc7.engine.attribution.workflow import guided, occlude, saliency
+    from fc7.engine.attribution.segmentation.job import SegmentOptions
+    from fc7.engine.attribution.workflow import guided, occlude, saliency, segment
     from fc7.engine.data import open_source
     from fc7.engine.errors import Fc7Error
     from fc7.engine.features.search import find_neighbors
@@ -41,6 +43,7 @@ _HOMES = {
     "GuidedOptions": "fc7.engine.attribution.gradient_jobs",
     "OccludeOptions": "fc7.engine.attribution.occlusion.job",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
+    "SegmentOptions": "fc7.engine.attribution.segmentation.job",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "guided": "fc7.engine.attribution.workflow",
@@ -55,6 +58,7 @@ _HOMES = {
     "read_patches": "fc7.engine.store.patches",
     "saliency": "fc7.engine.attribution.workflow",
     "saliency_maps": "fc7.engine.attribution.saliency",
+    "segment": "fc7.engine.attribution.workflow",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -65,6 +69,7 @@ __all__ = [
     "GuidedOptions",
     "OccludeOptions",
     "SaliencyOptions",
+    "SegmentOptions",
     "extract",
     "find_neighbors",
     "guided",
@@ -79,6 +84,7 @@ __all__ = [
     "read_patches",
     "saliency",
     "saliency_maps",
+    "segment",
     "verify",
     "write_report",
 ]

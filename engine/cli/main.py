@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from fc7.engine.cli import attribution, gradients, inspect, main_job, techniques
+from fc7.engine.cli import attribution, gradients, inspect, main_job, segmentation, techniques
 from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
 from fc7.engine.errors import ASKED_WRONG, Fc7Error
 
@@ -45,6 +45,7 @@ main_job.register(app)
 techniques.register(app)
 attribution.register(app)
 gradients.register(app)
+segmentation.register(app)
 inspect.register(app)
 
 
