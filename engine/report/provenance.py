@@ -11,6 +11,8 @@ from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
 from fc7.engine.attribution.guided_patches import guided_patches_job
 from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
 from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
+from fc7.engine.attribution.segmentation import stored as masks
+from fc7.engine.attribution.segmentation.seeds import Recipe
 from fc7.engine.attribution.stored import StoredMaps, stored_maps
 from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
@@ -89,12 +91,14 @@ def commands(subject: Subject) -> list[str]:
     }
     asked = {one.job.name: one for one in occlusions(run)}
     mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
-    others = {*asked, *(one.job.name for one in mapped)}
+    cut = masks.segmentations(run)
+    others = {*asked, *(one.job.name for one in mapped), *(one.job.name for one in cut)}
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
     lines += [_gradients(run, one) for one in mapped]
     lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
+    lines += [_segmentation(run, one) for one in cut]
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
 
@@ -159,6 +163,22 @@ def _guided_patches(run: Run, job: Job) -> str:
     words += ["--top", str(made["top"])]
     words += ["--rule", made["rule"]] if made["rule"] != "guided" else []
     return shlex.join(words)
+
+
+def _segmentation(run: Run, asked: masks.StoredSegmentation) -> str:
+    words = ["fc7", "segment", run.meta["source"]["spec"], *_options(asked.job)]
+    recipe, usual = asked.recipe, Recipe()
+    for name in ("foreground", "background", "iterations", "blur", "side"):
+        if getattr(recipe, name) != getattr(usual, name):
+            words += [f"--{name}", str(getattr(recipe, name))]
+    # What is probable follows what is sure, unless it is said.
+    words += ["--probable", str(recipe.probable)] if recipe.probable != recipe.foreground else []
+    words += ["--guided"] if asked.rule == "guided" else []
+    words += ["--target", str(asked.target)] if asked.target != PREDICTED else []
+    batch = asked.job.fingerprint["options"]["batch_rows"]
+    words += ["--batch", str(batch)] if batch != masks.DEFAULT_BATCH_ROWS else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != masks.DEFAULT_PART_ROWS else []
+    return shlex.join([*words, "--out", str(run.folder)])
 
 
 def _options(job: Job, dtype: str = "float16") -> list[str]:

@@ -12,7 +12,8 @@ class Detail:
     Attributes:
         channels: maximal patches of this many channels a layer.
         queries: rows whose neighbours are shown.
-        examples: images whose activation maps are shown; of occlusion maps, so many of each kind.
+        examples: images whose activation maps are shown; of occlusion maps and of masks, so many
+            of each kind.
         tile: side in pixels of a patch or of a neighbour.
     """
 

@@ -15,6 +15,7 @@ from fc7.engine.report.page import page
 from fc7.engine.report.provenance import provenance
 from fc7.engine.report.scatter import scatter
 from fc7.engine.report.section import Detail
+from fc7.engine.report.segmentation import segmentation
 from fc7.engine.report.speed import speed
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Run
@@ -101,6 +102,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             guided(subject, detail),
             occlusion(subject, detail),
             gradients(subject, detail),
+            segmentation(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

@@ -11,6 +11,7 @@ from fc7.engine.attribution.metrics import (
     centre_prior,
     deletion_auc,
     insertion_auc,
+    iou,
     pointing_game,
     random_maps,
 )
@@ -45,6 +46,26 @@ def test_pointing_game():
         largest = max(float(maps[n, y, x]) for y, x in places)
         shared = [bool(masks[n, y, x]) for y, x in places if float(maps[n, y, x]) == largest]
         assert float(found[n]) == sum(shared) / len(shared)
+
+
+def test_iou():
+    masks, truths = numbers(30, *SIZE) < 0.3, numbers(30, *SIZE, seed=1) < 0.5
+    masks[0] = truths[0]
+    masks[1], masks[2] = False, True
+    truths[2] = masks[3] = truths[3] = False
+    found = iou(masks, truths)
+    assert found.dtype == torch.float64
+    for n in range(30):
+        places = [(y, x) for y in range(SIZE[0]) for x in range(SIZE[1])]
+        mine = {place for place in places if masks[(n, *place)]}
+        true = {place for place in places if truths[(n, *place)]}
+        expected = len(mine & true) / len(mine | true) if mine | true else 1.0
+        assert float(found[n]) == expected
+    assert found[:4].tolist() == [1.0, 0.0, 0.0, 1.0]
+    assert iou(masks[:0], truths[:0]).shape == (0,)
+    for wrong in (masks[:, :2], masks.float(), masks[0]):
+        with pytest.raises(ValueError, match="two bool tensors"):
+            iou(wrong, truths)
 
 
 def area_by_hand(truth, image, importance, target, steps, fill, deletes):

@@ -13,7 +13,7 @@ from fc7.engine.attribution.segmentation.pictures import (
     saliency_picture,
     seeds_picture,
 )
-from fc7.engine.attribution.segmentation.seeds import Recipe
+from fc7.engine.attribution.segmentation.seeds import Recipe, recipe_words
 from fc7.engine.attribution.sheet import Sheet
 from fc7.engine.data.transform import Box
 from fc7.engine.words import share
@@ -90,14 +90,4 @@ def figure(found: SegmentedImage) -> Sheet:
         says=says,
         panels=[(photograph, found.key), *panels],
         foot=f"{found.how_words}; {recipe_words(found.recipe)}",
-    )
-
-
-def recipe_words(recipe: Recipe) -> str:
-    """Return how a map becomes a mask, for people."""
-    probable = "" if recipe.probable == recipe.foreground else f", probable {recipe.probable:g}"
-    blur = f"smoothed by {recipe.blur:g} of its side" if recipe.blur else "not smoothed"
-    return (
-        f"object from the quantile {recipe.foreground:g} of the map, {blur}{probable}, background "
-        f"up to {recipe.background:g}"
     )

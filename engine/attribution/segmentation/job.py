@@ -26,11 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc7.engine.attribution.backprop import IMAGES_TOGETHER, Backprop
+from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.segmentation.grabcut import HOW, Cutout, cut_out, opencv, shrunk
 from fc7.engine.attribution.segmentation.masks import encode_mask
 from fc7.engine.attribution.segmentation.seeds import Recipe
 from fc7.engine.attribution.segmentation.stored import (
+    DEFAULT_BATCH_ROWS,
     DEFAULT_PART_ROWS,
     TECHNIQUE,
     segmentations,
@@ -78,7 +79,7 @@ class SegmentOptions:
     side: int = Recipe.side
     rule: SaliencyRule = "plain"
     target: str | int = PREDICTED
-    batch_rows: int = IMAGES_TOGETHER
+    batch_rows: int = DEFAULT_BATCH_ROWS
     part_rows: int = DEFAULT_PART_ROWS
     threads: int = 2
     parts: str | None = None

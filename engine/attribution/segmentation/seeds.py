@@ -57,6 +57,16 @@ class Recipe:
             raise OptionError(f"blur is {self.blur}; it is a share of the map's side, 0 to 1")
 
 
+def recipe_words(recipe: Recipe) -> str:
+    """Return how a map becomes a mask, for people."""
+    probable = "" if recipe.probable == recipe.foreground else f", probable {recipe.probable:g}"
+    blur = f"smoothed by {recipe.blur:g} of its side" if recipe.blur else "not smoothed"
+    return (
+        f"object from the quantile {recipe.foreground:g} of the map, {blur}{probable}, background "
+        f"up to {recipe.background:g}"
+    )
+
+
 def seeds_of(
     saliency: NDArray[np.floating[Any]],
     recipe: Recipe,

@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.attribution.segmentation.masks import decode_mask
+from fc7.engine.attribution.segmentation.seeds import Recipe
 from fc7.engine.store import Job, Run
 
 TECHNIQUE = "segmentation"
 
+DEFAULT_BATCH_ROWS = 16
+"""Few enough that what a backward pass keeps stays below a gigabyte."""
+
 DEFAULT_PART_ROWS = 128
-"""A photograph takes half a second of a CPU, and what a stop costs is up to one part."""
+"""A photograph takes a second or two of a CPU, and what a stop costs is up to one part."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class StoredSegmentation:
     Attributes:
         job: the job.
         name: the masks' name in the run: `segment`, or `segment-2` and so on.
-        recipe: the fields of `Recipe` that they were made by.
+        recipe: how a saliency map became a mask.
         rule: of the network's ReLUs on the way back, "plain" or "guided".
         target: "predicted", "label", or a class number.
         how: the ways in which a mask may have been found, by number.
@@ -31,7 +35,7 @@ class StoredSegmentation:
 
     job: Job
     name: str
-    recipe: dict[str, float]
+    recipe: Recipe
     rule: str
     target: str | int
     how: tuple[str, ...]
@@ -66,7 +70,7 @@ def segmentations(run: Run) -> list[StoredSegmentation]:
                     StoredSegmentation(
                         job,
                         output.name,
-                        recipe=dict(about["recipe"]),
+                        recipe=Recipe(**about["recipe"]),
                         rule=str(about["rule"]),
                         target=about["target"],
                         how=tuple(about["how"]),
