@@ -11,7 +11,8 @@ from PIL import Image
 from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
 from fc7.engine.attribution.guided_patches import GuidedPatches
 from fc7.engine.attribution.occlusion.job import OccludeOptions
-from fc7.engine.attribution.workflow import guided, occlude, saliency
+from fc7.engine.attribution.segmentation.job import SegmentOptions
+from fc7.engine.attribution.workflow import guided, occlude, saliency, segment
 from fc7.engine.data import open_source
 from fc7.engine.data.shapes import render
 from fc7.engine.features.workflow import ExtractOptions, extract, index, project
@@ -73,6 +74,7 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     guided(pictures, network, made.folder, GuidedOptions(threads=1, layer="conv5", unit=2))
     source = open_source(pictures)
     run_stage(made, GuidedPatches(made, source, network, "conv5", [4, 0, 9], top=5))
+    segment(pictures, network, made.folder, SegmentOptions(side=48, iterations=1, threads=1))
     return made
 
 
