@@ -49,6 +49,21 @@ def reader_threads() -> int:
     return sum(thread.name.startswith("fc7-read") for thread in threading.enumerate())
 
 
+def test_a_row_may_keep_something_of_the_image_itself(folder: Path) -> None:
+    source = open_source(folder)
+    plain = read_rows(source, range(20), TRANSFORM, 2, 8)
+    both = read_rows(source, range(20), TRANSFORM, 2, 8, keep=lambda image: image[:, ::4, ::4])
+    for row, expected in zip(both, plain, strict=True):
+        assert expected.kept is None
+        if row.bad is not None:
+            assert row.kept is None
+            continue
+        assert row.kept is not None
+        assert expected.image is not None
+        assert torch.equal(row.kept, source.decode(source.read(row.number))[:, ::4, ::4])
+        assert torch.equal(row.image, expected.image)
+
+
 @pytest.mark.parametrize(("threads", "lookahead"), [(1, 1), (2, 3), (4, 64), (8, 8)])
 def test_rows_in_order_with_the_bad_ones_kept(folder: Path, threads: int, lookahead: int) -> None:
     source = open_source(folder)

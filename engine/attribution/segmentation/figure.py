@@ -21,7 +21,7 @@ from fc7.engine.words import share
 _WORDS: dict[How, str] = {
     "grabcut": "found by GrabCut",
     "threshold": "GrabCut could not be asked: where the map is highest",
-    "flat": "nothing found, for the map is the same everywhere",
+    "flat": "nothing found, for the map tells no pixel from another",
     "not-finite": "nothing found, for the map is not finite",
 }
 

@@ -27,7 +27,7 @@ How = Literal["grabcut", "threshold", "flat", "not-finite"]
 - grabcut: as it should be.
 - threshold: GrabCut would not have it, such as an image of a few pixels; the mask is what of the
   map is above the quantile `probable`.
-- flat: the map has the same value everywhere, and the mask is empty.
+- flat: the map has one value wherever it covers the image, if anywhere, and the mask is empty.
 - not-finite: the map has NaN or infinite values, and the mask is empty.
 """
 HOW: tuple[How, ...] = get_args(How)
