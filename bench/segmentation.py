@@ -20,7 +20,11 @@ from torch import Tensor
 from fc7.bench.record import record
 from fc7.engine.attribution.guided import guided_maps
 from fc7.engine.attribution.metrics import centre_prior, iou, random_maps
-from fc7.engine.attribution.saliency import saliency_maps, smoothgrad_maps
+from fc7.engine.attribution.saliency import (
+    integrated_gradients_maps,
+    saliency_maps,
+    smoothgrad_maps,
+)
 from fc7.engine.attribution.segmentation.grabcut import cut_out
 from fc7.engine.attribution.segmentation.seeds import Recipe, smoothed
 from fc7.engine.data.shapes import ShapesSource
@@ -68,6 +72,7 @@ def main() -> int:
     plain = saliency_maps(network, floats)
     guided = guided_maps(network, floats).abs().amax(1)
     noisy = smoothgrad_maps(network, floats).abs().amax(1)
+    integrated = integrated_gradients_maps(network, floats).abs().amax(1)
     blur = Recipe().blur
     soft = torch.from_numpy(np.stack([smoothed(one, blur) for one in plain.numpy()]))
 
@@ -79,6 +84,7 @@ def main() -> int:
             ("saliency, probable foreground from 0.8", plain, Recipe(probable=0.8)),
             ("guided backpropagation", guided, Recipe()),
             ("SmoothGrad", noisy, Recipe()),
+            ("integrated gradients", integrated, Recipe()),
         )
     }
     natural = [Recipe().probable, 0.8]
