@@ -208,7 +208,7 @@ def segment_with_summary(
     Raises:
         FingerprintError: the run in `out` has another source or network, or these masks were begun
             with another size of a batch or on another device.
-        ModelError: nothing flows back to the pixels.
+        GradientError: nothing flows back to the pixels.
         OptionError: an option is out of range, or OpenCV is not installed.
     """
     options = options or SegmentOptions()

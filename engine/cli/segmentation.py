@@ -1,6 +1,5 @@
 """Where the object is: `segment`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ from fc7.engine.cli import options as o
 from fc7.engine.cli.computing import (
     MAX_PIXELS,
     conclude,
+    draws_one,
     open_data_and_network,
     open_network,
     outcome_of,
@@ -57,10 +57,7 @@ def segment(
         bool,
         typer.Option("--guided", help="By guided backpropagation instead of the gradient."),
     ] = False,
-    target: Annotated[
-        str,
-        typer.Option(help="The class asked about: predicted, label (the row's own), or one class."),
-    ] = "predicted",
+    target: o.Target = "predicted",
     weights: o.Weights = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -130,29 +127,16 @@ def _is_one_image(data: str, out: Path | None, mask: Path | None) -> bool:
         OptionError: a picture of many images, a run of one file, or neither.
     """
     from fc7.engine.attribution.segmentation.one_image import check_mask_name
-    from fc7.engine.attribution.sheet import PICTURES
-    from fc7.engine.data.folder import is_image_name
     from fc7.engine.errors import OptionError
 
-    if out is None and mask is None:
-        raise OptionError("name a folder for --out; of one image, a picture for --out or --mask")
-    draws = mask is not None or (out is not None and out.suffix.lower() in PICTURES)
-    is_file = Path(data).is_file()
-    if draws and not is_file:
-        raise OptionError(
-            f"{data} is not an image file, and {mask or out} can show one image only; name a file, "
-            "or a folder for --out"
-        )
-    if not draws and is_file and is_image_name(os.fsencode(Path(data).name)):
-        raise OptionError(f"{data} is one image; name a picture for --out, such as cut.png")
-    if draws and out is not None and out.suffix.lower() not in PICTURES:
-        raise OptionError(f"{out} is no picture, and {data} is one image; write {out}.png")
     if mask is not None:
         check_mask_name(mask)
-    for path in (out, mask) if draws else ():
-        if path is not None:
-            path.parent.stat()  # before anything is computed for what could not be written
-    return draws
+    draws = [draws_one(data, path) for path in (mask, out) if path is not None]
+    if not draws:
+        raise OptionError("name a folder for --out; of one image, a picture for --out or --mask")
+    if not all(draws) and any(draws):
+        raise OptionError(f"{out} is no picture, and {mask} is of one image; write {out}.png")
+    return all(draws)
 
 
 def _draw(

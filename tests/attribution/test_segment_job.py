@@ -219,7 +219,7 @@ def test_one_image_as_a_picture_and_as_a_mask(
         (("1.png", "--out", "run"), "is one image"),
         (("1.png",), "name a folder for --out"),
         (("1.png", "--mask", "mask.jpg"), "end with .png"),
-        (("1.png", "--mask", "mask.png", "--out", "run"), "is no picture"),
+        (("1.png", "--mask", "mask.png", "--out", "run"), "is one image"),
         ((".", "--mask", "mask.png"), "can show one image only"),
     ],
 )

@@ -18,8 +18,9 @@ from fc7.engine.cli.main import app
 from fc7.engine.data import open_source
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
+from fc7.engine.report.answers import Answers, choose
 from fc7.engine.report.provenance import commands
-from fc7.engine.report.segmentation import Masks, choose
+from fc7.engine.report.segmentation import kinds
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Run
 
@@ -132,18 +133,20 @@ def test_what_grabcut_did_not_find_is_said(trained: Network, tmp_path: Path) -> 
     assert "instead of GrabCut" in page.text
 
 
-def test_few_rows_are_never_shown_twice_and_empty_masks_not_as_small_ones() -> None:
-    masks = Masks(
+def test_empty_masks_are_not_shown_as_small_ones() -> None:
+    answers = Answers(
         rows=np.array([3, 5, 9]),
         probability=np.array([0.1, 0.9, 0.5], np.float32),
-        area=np.array([0.3, 0.0, 0.1], np.float32),
-        how=np.zeros(3, np.uint8),
-        wrong=np.zeros(3, np.bool_),
+        wrong=None,
         labelled=np.zeros(3, np.bool_),
     )
-    assert list(choose(masks, 1)) == [
+    areas = np.array([0.3, 0.0, 0.1], np.float32)
+    assert [(name, order.tolist()) for name, order in kinds(areas)] == [
+        ("Largest", [0, 2, 1]),
+        ("Smallest", [2, 0]),
+    ]
+    assert list(choose(answers, 1, kinds(areas))) == [
         ("Most certain", [5]),
         ("Least certain", [3]),
         ("Largest", [9]),
     ]
-    assert [row for _, rows in choose(masks, 2) for row in rows] == [5, 9, 3]

@@ -15,7 +15,6 @@ asked differently, is `segment-2`.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,7 +33,6 @@ from fc7.engine.attribution.segmentation.stored import (
     DEFAULT_BATCH_ROWS,
     DEFAULT_PART_ROWS,
     TECHNIQUE,
-    segmentations,
 )
 from fc7.engine.attribution.targets import PREDICTED, Targets
 from fc7.engine.data.batches import as_floats, batches, read_ahead
@@ -42,7 +40,7 @@ from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
-from fc7.engine.store import BYTES, Output, Report, Run, Yielded
+from fc7.engine.store import BYTES, Output, Report, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 
@@ -130,7 +128,7 @@ class Segment:
 
     Raises:
         OptionError: an option is out of range, or OpenCV is not installed.
-        ModelError: nothing flows back to the pixels, or the rule changes nothing.
+        GradientError: nothing flows back to the pixels, or the rule changes nothing.
     """
 
     def __init__(
@@ -252,15 +250,3 @@ class Segment:
         """Shrink an image in the thread that decodes it: at full size few fit into memory."""
         pixels = shrunk(image.permute(1, 2, 0).numpy(), self._recipe.side)
         return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def name_in(run: Run, asked: Mapping[str, Any]) -> str:
-    """Return the job of a run that was asked the same, or the name of a new one."""
-    held = segmentations(run)
-    for one in held:
-        options = one.job.fingerprint["options"]
-        if {key: options.get(key) for key in asked} == asked:
-            return one.job.name
-    taken = {one.job.name for one in held}
-    numbered = (f"segment-{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain(["segment"], numbered) if name not in taken)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fc7.engine.attribution.segmentation.masks import decode_mask
 from fc7.engine.attribution.segmentation.seeds import Recipe
+from fc7.engine.attribution.stored import stored_maps
 from fc7.engine.store import Job, Run
 
 TECHNIQUE = "segmentation"
@@ -61,20 +62,15 @@ class StoredSegmentation:
 
 def segmentations(run: Run) -> list[StoredSegmentation]:
     """Return the segmentation jobs of a run, finished or not, in the order they were begun."""
-    found = []
-    for job in run.jobs().values():
-        for output in job.outputs.values():
-            about = output.attributes
-            if about.get("technique") == TECHNIQUE and about["of"] == output.name:
-                found.append(
-                    StoredSegmentation(
-                        job,
-                        output.name,
-                        recipe=Recipe(**about["recipe"]),
-                        rule=str(about["rule"]),
-                        target=about["target"],
-                        how=tuple(about["how"]),
-                        classes=int(about["classes"]),
-                    )
-                )
-    return sorted(found, key=lambda one: (len(one.name), one.name))
+    return [
+        StoredSegmentation(
+            one.job,
+            one.name,
+            recipe=Recipe(**one.about["recipe"]),
+            rule=str(one.about["rule"]),
+            target=one.about["target"],
+            how=tuple(one.about["how"]),
+            classes=int(one.about["classes"]),
+        )
+        for one in stored_maps(run, TECHNIQUE)
+    ]
