@@ -25,10 +25,13 @@ $(READY): pyproject.toml
 demo: setup     ## run the main job on the built-in data set; writes runs/demo/report.html
 	$(BIN)/fc7 demo
 
-# The kernels are tested twice: on torch's path, and on Triton's in its interpreter.
+# The kernels are tested twice: on torch's path, and on Triton's in its interpreter. A file's tests
+# share what is slow to make, so they stay in one process.
+SHARED := --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: setup     ## pass the tests; TESTS='...' adds arguments for pytest
-	$(BIN)/python -m pytest $(TESTS)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
+	$(BIN)/python -m pytest $(SHARED) $(TESTS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(SHARED) tests/kernels
 
 # fc7.engine lives in engine/, and so on: links put the folders where their names say.
 .typecheck/fc7: pyproject.toml
