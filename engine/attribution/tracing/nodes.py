@@ -21,6 +21,12 @@ def function_of(node: Node) -> str:
     return name.removesuffix("_") if writes(node) else name
 
 
+def module_of(node: Node) -> str:
+    """Return the path of the innermost module that calls it; "" for the network itself."""
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    return str(modules[-1][0]) if modules else ""
+
+
 def arguments_of(node: Node) -> Any:
     """Return the arguments of ATen's function, as its schema has them; () where it has none."""
     return getattr(getattr(node.target, "_schema", None), "arguments", ())

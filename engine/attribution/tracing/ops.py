@@ -5,8 +5,8 @@ it, on the values of its inputs; how a local difference passes through it is in 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -175,11 +175,13 @@ class Graph:
         ops: the input first; all of them lead to the output.
         output: the logits, (D,).
         unknown: names of the functions without a rule.
+        paths: of the module that calls each operation, by the operation's name, where known.
     """
 
     ops: tuple[Op, ...]
     output: Op
     unknown: tuple[str, ...]
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def input(self) -> Input:

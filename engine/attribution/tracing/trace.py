@@ -33,6 +33,7 @@ from fc7.engine.attribution.tracing.nodes import (
     function,
     function_of,
     is_view,
+    module_of,
     perhaps_copies,
     writes,
     writes_elsewhere,
@@ -133,7 +134,8 @@ class _Builder:
                 output = self._as_op(self._values[found])
         if not isinstance(output, Op):
             raise TypeError("the logits do not depend on the images")
-        return Graph(_in_order(output), output, tuple(self._unknown))
+        paths = {node.name: module_of(node) for node in self._nodes}
+        return Graph(_in_order(output), output, tuple(self._unknown), paths)
 
     def _placeholder(self, node: Node) -> Any:
         if node.name in self._constants:
