@@ -54,6 +54,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("agreement", ("-m", "fc7.bench.agreement", "--cifar", str(cifar)), no_cifar),
         Benchmark("kernels", ("-m", "fc7.bench.kernels", *turns)),
         Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
+        Benchmark("attribution", ("-m", "fc7.bench.attribution"), no_captum),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
     ]
 

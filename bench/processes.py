@@ -113,6 +113,11 @@ def own_peak_bytes() -> int:
     return 1024 * _kibibytes(os.getpid(), "status", "VmHWM:")
 
 
+def own_bytes() -> int:
+    """Return the memory that this process holds now; 0 where Linux does not say."""
+    return 1024 * _kibibytes(os.getpid(), "status", "VmRSS:")
+
+
 def _descendants(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())

@@ -7,6 +7,7 @@ from fc7.kernels.max_pool import max_pool
 from fc7.kernels.merge_topk import empty_topk, merge_topk
 from fc7.kernels.pixel_lists import Bounds, PixelList, Residual, Slides, pixel_list
 from fc7.kernels.spatial_max import spatial_max
+from fc7.kernels.strided_conv import strided_conv
 from fc7.kernels.window_conv import window_conv
 from fc7.kernels.window_max_pool import window_max_pool
 
@@ -25,6 +26,7 @@ __all__ = [
     "merge_topk",
     "pixel_list",
     "spatial_max",
+    "strided_conv",
     "window_conv",
     "window_max_pool",
 ]

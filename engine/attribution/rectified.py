@@ -4,8 +4,8 @@ A function mode sees what is called while it is active, so that a ReLU is found 
 a module, shared or not, a function, a method, in place or not, ReLU6, or a clamp at zero. Hooks on
 modules miss those that are called as functions, as GoogLeNet and DenseNet do.
 
-Convolutions and max pooling are taken over too: for the backward pass a convolution by frozen
-weights keeps nothing, and a pooling where each winner is. Linear layers keep nothing by themselves.
+Convolutions, linear layers and max pooling are taken over too: for the backward pass layers by
+frozen weights keep nothing, and a pooling where each winner is.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fc7.kernels import frozen_conv, guided_relu, guided_relu_, max_pool
+from fc7.kernels import guided_relu, guided_relu_, linear, max_pool, strided_conv
 from fc7.kernels.guided_relu import Rule
 
 # What a call clamps: the tensor, its least and largest value, and whether it writes over it.
@@ -53,7 +53,11 @@ def _threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fa
 
 
 def _conv(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return frozen_conv(input, *args, **kwargs)
+    return strided_conv(input, *args, **kwargs)
+
+
+def _linear(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return linear(input, *args, **kwargs)
 
 
 def _in_place(clamp: Callable[..., Clamp]) -> Callable[..., Clamp]:
@@ -64,10 +68,8 @@ _aten = torch.ops.aten
 _RELU = (F.relu, torch.relu, Tensor.relu, _aten.relu, _aten.relu.default)
 _RELU_IN_PLACE = (torch.relu_, Tensor.relu_, _aten.relu_, _aten.relu_.default)
 _CLAMPS: Mapping[Any, Callable[..., Clamp]] = {
-    **dict.fromkeys((F.relu, torch.relu, Tensor.relu, _aten.relu, _aten.relu.default), _relu),
-    **dict.fromkeys(
-        (torch.relu_, Tensor.relu_, _aten.relu_, _aten.relu_.default), _in_place(_relu)
-    ),
+    **dict.fromkeys(_RELU, _relu),
+    **dict.fromkeys(_RELU_IN_PLACE, _in_place(_relu)),
     F.relu6: _relu6,
     F.hardtanh: _hardtanh,
     F.hardtanh_: _in_place(_hardtanh),
@@ -101,7 +103,7 @@ class Rectified(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Call something else than `func` where that is a ReLU, a max pooling or a convolution."""
+        """Call something else than `func` where that is what a kernel does."""
         kwargs = kwargs or {}
         if func in _CLAMPS:
             rectified = self._rectify(*_CLAMPS[func](*args, **kwargs))
@@ -111,6 +113,8 @@ class Rectified(TorchFunctionMode):
             return max_pool(*args, **{k: v for k, v in kwargs.items() if k != "return_indices"})
         if func is F.conv2d:
             return _conv(*args, **kwargs)
+        if func is F.linear:
+            return _linear(*args, **kwargs)
         name = getattr(func, "__name__", "").rstrip("_")
         if name in _OTHERS:
             self.others[name] += 1

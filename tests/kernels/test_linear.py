@@ -91,3 +91,17 @@ def test_without_onednn_torch_does_it() -> None:
     with torch.backends.mkldnn.flags(enabled=False):
         assert not _takes(x, weight, bias)
         assert torch.equal(linear(x, weight, bias), nn.functional.linear(x, weight, bias))
+
+
+def test_the_inputs_gradient_is_the_definitions() -> None:
+    x, weight, bias = draw(5, 40, 9)
+    x.requires_grad_()
+    assert _takes(x, weight, bias)
+    y = linear(x, weight, bias)
+    assert torch.equal(y.detach(), linear(x.detach(), weight, bias))
+    g = torch.randn(5, 9, generator=torch.Generator().manual_seed(1))
+    (gx,) = torch.autograd.grad(y, x, g, create_graph=True)
+    expected = g.double().numpy() @ weight.double().numpy()
+    # Sums of 9 products near 1.
+    np.testing.assert_allclose(gx.detach().numpy(), expected, rtol=0, atol=1e-5)
+    assert linear(x.view(5, 1, 40), weight).grad_fn is not None
