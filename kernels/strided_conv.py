@@ -3,11 +3,11 @@
     y[n, o, i, j]  = b[o] + sum over c, k, l of w[o, c, k, l] x[n, c, i s + k - p, j s + l - p]
     gx[n, c, u, v] = sum over o, k, l of w[o, c, k, l] g[n, o, i, j]
 
-with i s + k = u + p and j s + l = v + p. With u + p = s q + r, only k = r + s m reach a pixel, from i = q - m. So the s * s pixels of a block
-(q, q') are s * s * C channels of one convolution of g, with stride 1 and kernels of ceil(K / s),
-which `pixel_shuffle` then puts in their places (Shi et al., "Is the deconvolution layer the same as
-a convolutional layer?", 2016, arXiv:1609.07009). The sums are the same, and so are their products,
-but for zeros where s does not divide K.
+with i s + k = u + p and j s + l = v + p. With u + p = s q + r, only k = r + s m reach a pixel, from
+i = q - m. So the s * s pixels of a block (q, q') are s * s * C channels of one convolution of g,
+with stride 1 and kernels of ceil(K / s), which `pixel_shuffle` then puts in their places (Shi et
+al., "Is the deconvolution layer the same as a convolutional layer?", 2016, arXiv:1609.07009). The
+sums are the same, and so are their products, but for zeros where s does not divide K.
 
 oneDNN computes C = 3 channels at a fraction of its speed: AlexNet's first layer takes 2.5 times as
 long in its backward pass as this does, ResNet's twice as long. Where stride or kernel are such that
@@ -43,8 +43,8 @@ def strided_conv(
 
     Its backward pass is the one above where x has at most 4 channels and is the only one that
     takes a gradient, in float32 on a CPU, without dilation and groups, with one stride above 1;
-    otherwise it is that of `frozen_conv`. There an infinite gradient makes NaN of up to stride - 1 pixels more
-    than its kernel covers.
+    otherwise it is that of `frozen_conv`. In the former an infinite gradient makes NaN of up to
+    stride - 1 pixels more than its kernel covers.
     """
     if _serves(x, weight, bias, stride, padding, dilation, groups):
         y: Tensor = _StridedConv.apply(x, weight, bias, _pair(stride)[0], _pair(padding))
