@@ -10,6 +10,7 @@ from backward import SWITCHES, Reference, error, images, lively, of_classes
 from torch import Tensor, nn
 from truth import enliven, network_of
 
+from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.saliency import (
     gradient_maps,
     gradient_x_input_maps,
@@ -195,3 +196,23 @@ def test_options_out_of_range() -> None:
             call()
     with pytest.raises(ValueError, match="divide uint8 images by 255"):
         saliency_maps(network, torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_large_activations_go_through_in_parts() -> None:
+    """The largest result of a layer, 16 maps of 256 x 256, takes 4 MiB an image: 8 fill a heap."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 4),
+    )  # fmt: skip
+    network = network_of(enliven(model, (256, 256)), (256, 256))
+    backprop = Backprop(network)
+    x = images(11, (256, 256))
+    assert backprop.images_a_pass(x) == 8
+    assert backprop.images_a_pass(images(11, (128, 128))) == 11
+    assert backprop.images_a_pass(images(2, (1024, 1024))) == 1
+    assert backprop.images_a_pass(x[:0]) == 1
+    found = backprop.of_classes(x, None)
+    assert torch.equal(found.targets, network(x).argmax(1))
+    whole = backprop._of_classes(x, found.targets)
+    assert error(found.maps, whole.maps.double()) < 1e-6
+    assert torch.allclose(found.logits, whole.logits, rtol=1e-5, atol=1e-5)
