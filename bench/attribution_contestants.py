@@ -174,7 +174,7 @@ class Bench:
             if isinstance(module, nn.ReLU):
                 module.inplace = False
                 if self.case.method == "guided":
-                    module.register_full_backward_hook(lambda _m, gx, _g: (gx[0].clamp(min=0),))
+                    module.register_full_backward_hook(_positive)
         mean, std = (
             torch.tensor(each, dtype=torch.float64)[:, None, None]
             for each in (self.network.mean, self.network.std)
@@ -183,6 +183,10 @@ class Bench:
         logits = model((pixels - mean) / std)
         (found,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), pixels)
         return found.abs().amax(1) if self.case.method == "saliency" else found
+
+
+def _positive(_module: nn.Module, gx: Any, _g: Any) -> tuple[Tensor]:
+    return (gx[0].clamp(min=0),)
 
 
 def _apart(found: Tensor, exact: Tensor) -> float:

@@ -4,7 +4,7 @@
 
 Every method's maps of `tiny-shapes`, for the labels, by the pointing game, deletion and insertion,
 beside maps that know nothing: the centre and noise. Gradients become one number a pixel in each of
-the ways of `fc7.engine.attribution.importance`, as they are and smoothed.
+the ways of `fc7.engine.attribution.pixel_importance`, as they are and smoothed.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from fc7.bench.record import record
 from fc7.engine.attribution.guided import guided_maps
-from fc7.engine.attribution.importance import How, importance
 from fc7.engine.attribution.metrics import (
     centre_prior,
     deletion_auc,
@@ -25,6 +24,7 @@ from fc7.engine.attribution.metrics import (
     pointing_game,
     random_maps,
 )
+from fc7.engine.attribution.pixel_importance import How, importance
 from fc7.engine.attribution.saliency import (
     gradient_maps,
     integrated_gradients_maps,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fc7.bench.attribution_quality import BAR, quality
-from fc7.engine.attribution.importance import importance
+from fc7.engine.attribution.pixel_importance import importance
 from fc7.engine.errors import OptionError
 
 
