@@ -5,7 +5,7 @@ Fc7Error
 ├── BadImage           one row's image cannot be used; its row stays, with this status
 ├── ModelError         the network or its weights cannot be loaded
 │   ├── LayerError     no such layer; names the ones there are
-│   └── GradientError  nothing flows back to the pixels, or a rule changes nothing on the way
+│   └── QuestionError  it has no answer: no gradient to the pixels, no ReLU, no averaged maps
 ├── OptionError        what was asked for is out of range
 └── StoreError         a run cannot be read, written or continued
     └── FingerprintError   the job differs from the one on disk; names what changed
@@ -38,15 +38,15 @@ class LayerError(ModelError):
     """The network has no layer of that name."""
 
 
-class GradientError(ModelError):
-    """Nothing flows back to the pixels, or a rule changes nothing on the way."""
+class QuestionError(ModelError):
+    """The network has no answer to what is asked: it is built differently."""
 
 
 class OptionError(Fc7Error):
     """What was asked for is out of range, or does not go together."""
 
 
-ASKED_WRONG = (LayerError, GradientError, OptionError)
+ASKED_WRONG = (LayerError, QuestionError, OptionError)
 """Errors that are the question's: another question would be answered."""
 
 

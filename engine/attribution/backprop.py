@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fc7.engine.attribution.rectified import Rectified
 from fc7.engine.attribution.targets import check_classes
-from fc7.engine.errors import GradientError
+from fc7.engine.errors import QuestionError
 from fc7.engine.models import Network
 from fc7.kernels.guided_relu import Rule
 
@@ -86,7 +86,7 @@ class Backprop:
             score: from logits, or the layer's output, to one number a row, (N,).
 
         Raises:
-            GradientError: nothing flows back to the pixels, or the rule changes nothing for want of
+            QuestionError: nothing flows back to the pixels, or the rule changes nothing for want of
                 a ReLU.
             ValueError: the images have another shape or dtype.
         """
@@ -105,7 +105,7 @@ class Backprop:
 
         Raises:
             OptionError: a class is none of the network's.
-            GradientError: see `__call__`.
+            QuestionError: see `__call__`.
             ValueError: likewise.
         """
         parts = [
@@ -170,7 +170,7 @@ class Backprop:
                 output = network.activations(pixels, [self.layer.name])[self.layer.name]
         self._check_rule(mode, pixels)
         if not isinstance(output, Tensor) or not output.is_floating_point():
-            raise GradientError(f"{self._what} is no tensor of floating-point numbers")
+            raise QuestionError(f"{self._what} is no tensor of floating-point numbers")
         return pixels, output
 
     def _classes(self, logits: Tensor, targets: Tensor | None) -> Tensor:
@@ -190,7 +190,7 @@ class Backprop:
                 self._folded(pixels[:1])
         if not mode.rewritten:
             found = f"; it has {', '.join(sorted(mode.others))}" if mode.others else ""
-            raise GradientError(
+            raise QuestionError(
                 f"{self.network.name} calls no ReLU, so the rule {self._rule!r} changes nothing"
                 f"{found}; ask for the plain gradient"
             )
@@ -203,7 +203,7 @@ class Backprop:
                 scores.sum(), pixels, retain_graph=keep, allow_unused=True
             )
         if gradient is None:
-            raise GradientError(
+            raise QuestionError(
                 f"no gradient flows back from {self._what} to the pixels; does the network detach "
                 "or round what it computes?"
             )

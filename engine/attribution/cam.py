@@ -35,7 +35,7 @@ from fc7.engine.attribution.tracing.ops import (
     Other,
     Reshape,
 )
-from fc7.engine.errors import LayerError, ModelError
+from fc7.engine.errors import LayerError, ModelError, QuestionError
 from fc7.engine.models import Network
 
 
@@ -55,7 +55,7 @@ def class_activation_maps(
 
     Raises:
         OptionError: a class is out of range, or there are not N of them.
-        ModelError: the network is built differently.
+        QuestionError: the network is built differently.
         ValueError: the images have another shape or dtype.
     """
     network.normalise(images[:0].to(network.device))  # says what is wrong with images
@@ -117,7 +117,7 @@ class ClassActivation:
         grid: height and width of the maps.
 
     Raises:
-        ModelError: the logits are no linear layer of the averages of maps, or the maps
+        QuestionError: the logits are no linear layer of the averages of maps, or the maps
             themselves averaged; the message names the layer that stands in the way.
     """
 
@@ -175,11 +175,11 @@ class _Ending:
         ours = f"{self._network.name} has no class activation maps:"
         if isinstance(op, Other):
             unknown = ", ".join(self._graph.unknown)
-            raise ModelError(f"{ours} what follows {unknown} is not known to average maps")
+            raise QuestionError(f"{ours} what follows {unknown} is not known to average maps")
         name = self._name(op)
         if op is last:
-            raise ModelError(f"{ours} its logits come from {name}, not from averages of maps")
-        raise ModelError(
+            raise QuestionError(f"{ours} its logits come from {name}, not from averages of maps")
+        raise QuestionError(
             f"{ours} {self._name(last)} reads {name}, which is no average of maps over the image; "
             "try occlusion, saliency or guided"
         )

@@ -126,6 +126,7 @@ def what(asked: Mapping[str, Any]) -> str:
             "gradient-x-input": "gradient x input",
             "smoothgrad": "SmoothGrad",
             "integrated-gradients": "integrated gradients",
+            "cam": "class activation map",
         }[asked["method"]]
     name = {"guided": "guided", "plain": "plain", "deconv": "deconvnet's"}[asked["rule"]]
     return f"{name} gradient, in its own colours"
@@ -139,6 +140,7 @@ def how(asked: Mapping[str, Any]) -> str:
         "gradient-x-input": "a pixel's share in the logit, its colours added up",
         "smoothgrad": f"mean of {asked.get('samples')} noisy copies, absolute, the largest colour",
         "integrated-gradients": f"a pixel's share in the logit, over {asked.get('steps')} steps",
+        "cam": "each place's share in the logit",
     }
     text = said[asked["method"]] if "method" in asked else "grey is zero"
     if "baseline" in asked:

@@ -10,6 +10,8 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from fc7.engine.attribution.backprop import Backprop, ClassGradients
+from fc7.engine.attribution.cam import ClassActivation
 from fc7.engine.attribution.makers import ClassMaps, Reduction, UnitMaps
 from fc7.engine.attribution.pixel_maps import MapOptions, PixelMaps
 from fc7.engine.attribution.question import Question
@@ -29,7 +31,14 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.kernels.guided_relu import Rule
 
-METHODS = ("saliency", "gradient", "gradient-x-input", "smoothgrad", "integrated-gradients")
+METHODS = (
+    "saliency",
+    "gradient",
+    "gradient-x-input",
+    "smoothgrad",
+    "integrated-gradients",
+    "cam",
+)
 SALIENCY, GUIDED = "saliency", "guided"
 
 
@@ -41,7 +50,8 @@ class SaliencyOptions(MapOptions):
         method: "saliency", the largest absolute gradient over a pixel's colours; "gradient",
             signed, of every colour; "gradient-x-input" and "integrated-gradients", a pixel's share
             in the logit, summed over its colours; "smoothgrad", as saliency, of the mean gradient
-            over noisy copies.
+            over noisy copies; "cam", the class activation map, which is as coarse as the network's
+            last maps, of networks that average them.
         target: the class that is asked about: "predicted"; "label", the row's own, where it is
             known, else the predicted one; or a class by number or name.
         samples: noisy copies of smoothgrad.
@@ -84,9 +94,12 @@ def saliency_job(network: Network, source: Source, options: SaliencyOptions) -> 
 
     Raises:
         OptionError: an option is out of range, or the class is none of the network's.
+        QuestionError: the network averages no maps, and has no class activation maps.
     """
     method, reduction, asked = _method(network, options)
-    maker = ClassMaps(SALIENCY, network, source, options.target, "plain", method, reduction, asked)
+    shape = method.grid if isinstance(method, Activation) else None
+    target = options.target
+    maker = ClassMaps(SALIENCY, network, source, target, "plain", method, reduction, asked, shape)
     return PixelMaps(maker, source, options)
 
 
@@ -110,6 +123,21 @@ def guided_job(network: Network, source: Source, options: GuidedOptions) -> Pixe
     if unit is None:
         raise OptionError(f"which unit of {layer}? name a channel, or channel, row and column")
     return PixelMaps(UnitMaps(GUIDED, network, layer, unit, rule), source, options)
+
+
+class Activation:
+    """Class activation maps as a method like the others; they need no way back."""
+
+    def __init__(self, network: Network) -> None:
+        self._activation = ClassActivation(network)
+        self.grid = self._activation.grid
+
+    def __call__(
+        self, backprop: Backprop, images: Tensor, targets: Tensor | None
+    ) -> ClassGradients:
+        """Return maps (N, h, w) of images (N, 3, H, W), with the logits of the images."""
+        found = self._activation(images, targets)
+        return ClassGradients(found.maps, found.targets, found.logits)
 
 
 def check_rule(rule: str) -> None:
@@ -137,6 +165,8 @@ def _method(
         steps = options.steps
         method = IntegratedGradients(steps, options.baseline)
         return method, _sum, {"method": name, "steps": steps, **colour}
+    if name == "cam":
+        return Activation(network), None, {"method": name}
     raise OptionError(f"no method {name!r}; there are {', '.join(METHODS)}")
 
 

@@ -52,7 +52,7 @@ def guided_maps(
     Raises:
         LayerError: there is no such layer.
         OptionError: a class or unit is out of range, or a unit has no layer.
-        GradientError: nothing flows back to the pixels, or the rule changes nothing.
+        QuestionError: nothing flows back to the pixels, or the rule changes nothing.
         ValueError: the images have another shape or dtype, or there is no such rule.
     """
     if layer is None:

@@ -45,6 +45,7 @@ class ClassMaps:
         method: from gradients to maps, (N, 3, H, W).
         reduction: from these to (N, H, W); None to keep them.
         asked: what else distinguishes these maps, as JSON.
+        shape: of a map, where it is not that of the image.
 
     Raises:
         OptionError: there is no such class.
@@ -60,6 +61,7 @@ class ClassMaps:
         method: Method,
         reduction: Reduction | None,
         asked: Mapping[str, Any],
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         self.technique, self.network = technique, network
         self._backprop, self._method, self._reduction = Backprop(network, rule), method, reduction
@@ -67,7 +69,8 @@ class ClassMaps:
         self._targets = Targets(target, network, classes, source)
         self.about = {"classes": classes}
         self.asked = {**asked, "target": self._targets.asked}
-        self.shape = network.input_size if reduction else (3, *network.input_size)
+        whole = network.input_size if reduction else (3, *network.input_size)
+        self.shape = shape or whole
         self.columns = {
             "target": "int64",
             "predicted": "int64",

@@ -42,7 +42,7 @@ def saliency_maps(
 
     Raises:
         OptionError: a class is out of range, or there are not N of them.
-        GradientError: nothing flows back to the pixels.
+        QuestionError: nothing flows back to the pixels.
         ValueError: the images have another shape or dtype.
     """
     return gradient_maps(network, images, targets).abs().amax(1)

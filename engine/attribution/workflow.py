@@ -114,7 +114,7 @@ def saliency_with_summary(
         FingerprintError: the run in `out` has another source or network, or these maps were begun
             with another size of a batch or on another device.
         OptionError: an option is out of range, or the class is none of the network's.
-        GradientError: nothing flows back to the pixels.
+        QuestionError: nothing flows back to the pixels.
     """
     options = options or SaliencyOptions()
     source, network = _opened(data, model)
@@ -147,7 +147,7 @@ def guided_with_summary(
     Raises:
         LayerError: there is no such layer.
         OptionError: it has no such unit.
-        GradientError: the network has no ReLU for the rule to change.
+        QuestionError: the network has no ReLU for the rule to change.
     """
     options = options or GuidedOptions()
     source, network = _opened(data, model)
@@ -208,7 +208,7 @@ def segment_with_summary(
     Raises:
         FingerprintError: the run in `out` has another source or network, or these masks were begun
             with another size of a batch or on another device.
-        GradientError: nothing flows back to the pixels.
+        QuestionError: nothing flows back to the pixels.
         OptionError: an option is out of range, or OpenCV is not installed.
     """
     options = options or SegmentOptions()

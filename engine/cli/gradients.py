@@ -48,8 +48,9 @@ def saliency(
     method: Annotated[
         str,
         typer.Option(
-            help="saliency, gradient (signed, three numbers a pixel), gradient-x-input, smoothgrad "
-            "or integrated-gradients."
+            help="saliency, gradient (signed, three numbers a pixel), gradient-x-input, "
+            "smoothgrad, integrated-gradients, or cam (class activation maps, of networks that "
+            "average their last maps)."
         ),
     ] = "saliency",
     target: o.Target = "predicted",

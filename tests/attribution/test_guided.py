@@ -13,7 +13,7 @@ from truth import enliven, network_of
 
 from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.guided import guided_channels, guided_maps
-from fc7.engine.errors import Fc7Error, GradientError, LayerError, OptionError
+from fc7.engine.errors import Fc7Error, LayerError, OptionError, QuestionError
 from fc7.engine.models import Network, load_model
 from fc7.kernels.guided_relu import Rule
 
@@ -163,7 +163,7 @@ def test_a_network_without_relu_is_refused_by_name(rule: Rule) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network, x = network_of(model, (8, 8)), images(1, (8, 8))
     for options in ({}, {"layer": "0", "unit": 1}):
-        with pytest.raises(GradientError, match=r"test calls no ReLU.*it has silu") as said:
+        with pytest.raises(QuestionError, match=r"test calls no ReLU.*it has silu") as said:
             guided_maps(network, x, rule=rule, **options)
         assert "\n" not in str(said.value)
     assert guided_maps(network, x, rule="plain").abs().sum() > 0

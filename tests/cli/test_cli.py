@@ -239,6 +239,7 @@ def test_an_error_is_one_line_and_exit_code_1(
         (["guided", "PICTURE", *TINY, "-l", "conv5", "--unit", "-1", "-o", "OUT.png"], "-1"),
         (["saliency", "shapes:3:0", *TINY, "--target", "16", "-o", "OUT"], "0 to 15"),
         (["saliency", "shapes:3:0", *TINY, "--method", "magic", "-o", "OUT"], "smoothgrad"),
+        (["saliency", "shapes:3:0", *TINY, "--method", "cam", "-o", "OUT"], "fc8 reads relu7"),
         (["saliency", "shapes:3:0", *TINY, "--dtype", "int8", "-o", "OUT"], "float16"),
         (["saliency", "shapes:3:0", "-m", "own_networks:detached", "-o", "OUT"], "no gradient"),
         (["saliency", "PICTURE", *TINY, "-o", "OUT"], "such as map.png"),

@@ -128,7 +128,7 @@ class Segment:
 
     Raises:
         OptionError: an option is out of range, or OpenCV is not installed.
-        GradientError: nothing flows back to the pixels, or the rule changes nothing.
+        QuestionError: nothing flows back to the pixels, or the rule changes nothing.
     """
 
     def __init__(

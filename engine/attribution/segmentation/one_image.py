@@ -41,7 +41,7 @@ def segment_file(
         SourceError: the file cannot be used.
         OptionError: an option is out of range, the class is none of the network's, or OpenCV is
             not installed.
-        GradientError: nothing flows back to the pixels.
+        QuestionError: nothing flows back to the pixels.
     """
     options = options or SegmentOptions()
     photograph = open_photograph(file, network, max_pixels)
