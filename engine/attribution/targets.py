@@ -61,6 +61,26 @@ class Targets:
         labels = torch.from_numpy(self._labels[rows]).to(predicted.device)
         return torch.where(labels == _UNKNOWN, predicted, labels)
 
+    def known(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say of each row, (N,), whether its own label is what it is asked about."""
+        if self._labels is None:
+            return np.zeros(len(rows), dtype=np.bool_)
+        return np.asarray(self._labels[rows] != _UNKNOWN)
+
+
+def labels_or_predictions(network: Network, classes: int, source: Source) -> Targets:
+    """Return each row's label where labels are the network's classes, else what is predicted.
+
+    Args:
+        network: the network.
+        classes: how many it has.
+        source: the rows.
+    """
+    try:
+        return Targets(LABEL, network, classes, source)
+    except OptionError:
+        return Targets(PREDICTED, network, classes, source)
+
 
 def class_numbers(targets: Tensor | Sequence[int], images: int) -> Tensor:
     """Return classes given one by one as a tensor, (N,) int64.

@@ -1,0 +1,1 @@
+"""How important each channel of each convolution is: what removing it would do to the loss."""
