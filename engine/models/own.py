@@ -30,6 +30,15 @@ def call_own(name: str) -> nn.Module:
         return _call(name)
 
 
+def is_in_current_folder(name: str) -> bool:
+    """Say whether the module of "module:function" is a file in the current folder."""
+    parts = name.partition(":")[0].split(".")
+    if not all(part.isidentifier() for part in parts):
+        return False
+    place = Path.cwd().joinpath(*parts)
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+
+
 def _call(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
     try:

@@ -2,8 +2,8 @@
 
 import difflib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import ModelError
+from fc7.engine.models.bare import (
+    PORTED,
+    build_torchvision,
+    seeded,
+    tiny_names,
+    torchvision_names,
+)
 from fc7.engine.models.dryrun import Observer, dry_run
 from fc7.engine.models.network import (
     IMAGENET_MEAN,
@@ -21,15 +28,14 @@ from fc7.engine.models.network import (
     Precision,
     first_line,
 )
-from fc7.engine.models.own import call_own
+from fc7.engine.models.own import call_own, is_in_current_folder
+from fc7.engine.models.pruned import SUFFIX, Pruned, build_pruned, read_pruned
 from fc7.engine.models.state import fit_state, read_state
 
 # Sides in pixels to try on a network that does not say which it takes, the usual one first.
 _SIDES = (224, 256, 299, 384, 32, 64, 96, 128, 28, 48)
 _SMALL_SIDE = 96
 _NATIVE_SIDE = {"inception_v3": 299}
-# What torchvision sets together with its own weights, ported from another framework.
-_PORTED = {"googlenet": {"transform_input": True}, "inception_v3": {"transform_input": True}}
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ def load_model(
     Args:
         name: a torchvision classifier ("alexnet"), "tiny-shapes" or "tiny-cifar10", or
             "module:function", a function without arguments that returns an nn.Module; the module
-            is looked for in the current folder, then among those installed.
+            is looked for in the current folder, then among those installed. Or a file that
+            `fc7 prune` has written, "pruned.safetensors": a network and its weights.
         weights: None or "default" for the best that torchvision has (downloaded once) or for what
             a built-in network or a function comes with; a name of torchvision's
             ("IMAGENET1K_V2"); "random"; or a file, `.safetensors` or a state dict of torch.save.
@@ -82,18 +89,23 @@ def load_model(
         ModelError: no such network or weights, a download that failed, a file that does not fit.
     """
     asked = "default" if weights is None else str(weights)
-    if ":" in name:
+    if name.endswith(SUFFIX):
+        name, asked = _network_in(name, asked), name
+    pruned = read_pruned(Path(asked).expanduser()) if _is_safetensors(asked) else None
+    if pruned is not None:
+        recipe = _pruned(pruned, name, Path(asked).expanduser())
+    elif ":" in name:
         recipe = _own(name, asked, seed)
-    elif name in _tiny_names():
+    elif name in tiny_names():
         recipe = _tiny(name, asked, seed)
-    elif name in _torchvision_names():
+    elif name in torchvision_names():
         recipe = _torchvision(name, asked, seed)
     else:
-        names = [*_tiny_names(), *_torchvision_names()]
+        names = [*tiny_names(), *torchvision_names()]
         close = difflib.get_close_matches(name, names, n=4) or names[:6]
         raise ModelError(
             f"no network {name!r}; did you mean {', '.join(close)}? Any torchvision classifier, "
-            f"{', '.join(_tiny_names())} and module:function will do"
+            f"{', '.join(tiny_names())} and module:function will do"
         )
     file = Path(asked).expanduser()
     transform = recipe.transform or _usual_transform(_side(name, recipe.model))
@@ -116,19 +128,6 @@ def load_model(
     )
 
 
-def _tiny_names() -> list[str]:
-    from fc7.engine.models.tiny import TINY
-
-    return list(TINY)
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision.models
-
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return names
-
-
 def _tiny(name: str, asked: str, seed: int) -> _Recipe:
     from fc7.engine.models.tiny import TINY, build_tiny, load_tiny
 
@@ -137,7 +136,7 @@ def _tiny(name: str, asked: str, seed: int) -> _Recipe:
     if asked == "default":
         model: nn.Module = load_tiny(name)
     else:
-        with _seeded(seed):
+        with seeded(seed):
             model = build_tiny(name)
         if asked != "random":
             file = _file(asked, f"{name}: give default, random or an existing file")
@@ -164,8 +163,8 @@ def _torchvision(name: str, asked: str, seed: int) -> _Recipe:
 
     choices = {entry.name: entry for entry in get_model_weights(name)}
     if asked == "random":
-        with _seeded(seed):
-            return _Recipe(_build(name), "random", seed=seed)
+        with seeded(seed):
+            return _Recipe(build_torchvision(name), "random", seed=seed)
     entry = get_model_weights(name).DEFAULT if asked == "default" else choices.get(asked.upper())
     if entry is not None:
         return _published(name, entry, _download(name, entry))
@@ -198,21 +197,10 @@ def _published(name: str, entry: Any, model: nn.Module) -> _Recipe:
 
 
 def _options(name: str, entry: Any) -> dict[str, Any]:
-    options: dict[str, Any] = dict(_PORTED.get(name, {}))
+    options: dict[str, Any] = dict(PORTED.get(name, {}))
     if name.startswith("vit_"):
         options["image_size"] = entry.meta["min_size"][0]
     return options
-
-
-def _build(name: str, **options: Any) -> nn.Module:
-    from torchvision.models import get_model
-
-    if name in _PORTED:
-        # Their auxiliary classifiers serve training only; their own initial weights are asked
-        # for because torchvision announces that it will stop drawing them.
-        options = {"aux_logits": False, "init_weights": True} | options
-    model: nn.Module = get_model(name, weights=None, **options)
-    return model
 
 
 def _filled(name: str, state: dict[str, Tensor], file: Path, **options: Any) -> nn.Module:
@@ -227,17 +215,17 @@ def _filled(name: str, state: dict[str, Tensor], file: Path, **options: Any) -> 
         fit_state(model, state, str(file), name, assign=True)
         if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             return model
-    with _seeded(0):
+    with seeded(0):
         model = _sized(name, state, **options)
     fit_state(model, state, str(file), name)
     return model
 
 
 def _sized(name: str, state: Mapping[str, Tensor], **options: Any) -> nn.Module:
-    model = _build(name, **options)
+    model = build_torchvision(name, **options)
     last, expected = list(model.state_dict().items())[-1]
     if last in state and state[last].ndim and len(state[last]) != len(expected):
-        model = _build(name, **options, num_classes=len(state[last]))
+        model = build_torchvision(name, **options, num_classes=len(state[last]))
     return model
 
 
@@ -245,7 +233,7 @@ def _download(name: str, entry: Any) -> nn.Module:
     from torchvision.models import get_model
 
     try:
-        with _seeded(0):
+        with seeded(0):
             model: nn.Module = get_model(name, weights=entry, progress=sys.stderr.isatty())
     except (OSError, RuntimeError) as error:
         raise ModelError(
@@ -261,7 +249,7 @@ def _own(name: str, asked: str, seed: int) -> _Recipe:
         raise ModelError(
             f"{name} makes its own weights; leave the weights out, or name a file of them"
         )
-    with _seeded(seed):
+    with seeded(seed):
         model = call_own(name)
     if asked == "default":
         return _Recipe(model, "own", seed=seed)
@@ -270,15 +258,45 @@ def _own(name: str, asked: str, seed: int) -> _Recipe:
     return _Recipe(model, file.name)
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed` on the CPU, and leave torch's generator as it was."""
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(before)
+def _is_safetensors(asked: str) -> bool:
+    return asked.endswith(SUFFIX) and Path(asked).expanduser().is_file()
+
+
+def _network_in(name: str, asked: str) -> str:
+    """Return the name of the network that a file holds with its weights."""
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise ModelError(f"there is no file {name}; fc7 prune makes such a network")
+    if asked != "default":
+        raise ModelError(f"{name} holds its own weights; leave the weights out")
+    pruned = read_pruned(file)
+    if pruned is None:
+        raise ModelError(
+            f"{name} holds weights, and does not say of which network; give them as weights "
+            "(--model NAME --weights FILE)"
+        )
+    # A file that somebody sent must not choose which code runs here.
+    if ":" in pruned.network and not is_in_current_folder(pruned.network):
+        raise ModelError(
+            f"{name} is of {pruned.network}, which is not in the current folder; name it yourself "
+            f"(--model {pruned.network} --weights {name})"
+        )
+    return pruned.network
+
+
+def _pruned(pruned: Pruned, name: str, file: Path) -> _Recipe:
+    """Build a network with channels removed from the file that holds it."""
+    if pruned.network != name:
+        raise ModelError(f"{file} is a smaller {pruned.network}, not a {name}; give it as the model")
+    model = build_pruned(pruned, read_state(file), str(file))
+    return _Recipe(
+        model,
+        file.name,
+        transform=pruned.transform,
+        mean=pruned.mean,
+        std=pruned.std,
+        labels=pruned.labels,
+    )
 
 
 def _file(asked: str, hint: str) -> Path:

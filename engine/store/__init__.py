@@ -4,7 +4,17 @@ Opening a run imports numpy alone; pyarrow joins when the rows table is read, to
 """
 
 from fc7.engine.store.array import PartedArray
-from fc7.engine.store.job import BYTES, Arrays, Fold, Map, Output, Stage, Yielded
+from fc7.engine.store.checkpoints import Checkpoints
+from fc7.engine.store.job import (
+    BYTES,
+    Arrays,
+    Fold,
+    Map,
+    Output,
+    ResumableStage,
+    Stage,
+    Yielded,
+)
 from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import DEFAULT_PART_ROWS, Part, plan_parts
 from fc7.engine.store.parted_bytes import PartedBytes
@@ -24,6 +34,7 @@ __all__ = [
     "BYTES",
     "DEFAULT_PART_ROWS",
     "Arrays",
+    "Checkpoints",
     "Damage",
     "Fold",
     "Job",
@@ -34,6 +45,7 @@ __all__ = [
     "PartedBytes",
     "Progress",
     "Report",
+    "ResumableStage",
     "Run",
     "Stage",
     "Summary",

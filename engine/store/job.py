@@ -2,7 +2,10 @@
 
 - A `Map` turns rows into named arrays, a part at a time: extraction, occlusion, class images.
 - A `Fold` turns the arrays of each part into a small state, merged in part order: top-k, moments.
-- A `Stage` fills one folder, committed as a whole: an index, a projection.
+- A `Stage` fills one folder, committed as a whole: an index, a projection. One that takes long, a
+  training run, is a `ResumableStage`: it is handed `Checkpoints`, writes one now and then, and
+  after a kill goes on from the newest. They lie in `jobs/JOB/checkpoints`, each whole or not at
+  all, belong to one fingerprint, and are removed once the result is committed.
 
 A job states its name, its fingerprint and its outputs, and computes. The runner
 (`fc7.engine.store.runner`) plans parts, commits, resumes, verifies and reports progress.
@@ -11,12 +14,13 @@ A job states its name, its fingerprint and its outputs, and computes. The runner
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
+from fc7.engine.store.checkpoints import Checkpoints
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named arrays, one name an output."""
@@ -152,3 +156,21 @@ class Stage(Protocol):
 
     def build(self, folder: Path) -> Mapping[str, Any]:
         """Fill the empty folder; return a JSON summary of what was made."""
+
+
+@runtime_checkable
+class ResumableStage(Protocol):
+    """One folder, built as a whole, by work that can go on where it was stopped."""
+
+    @property
+    def name(self) -> str:
+        """The job's name in the run."""
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that the files depend on, as JSON."""
+
+    def resume(self, folder: Path, checkpoints: Checkpoints) -> Mapping[str, Any]:
+        """Fill the empty folder from the newest checkpoint on; return a JSON summary.
+
+        What comes of it must not depend on where it was stopped, or how often.
+        """

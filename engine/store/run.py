@@ -7,6 +7,7 @@
     RUN/jobs/JOB/OUTPUT/part-000000.offsets.npy where rows of bytes begin and end in the former
     RUN/jobs/JOB/commits/part-000000.json       sizes, checksums, bad rows, seconds
     RUN/jobs/JOB/result/                        what a fold or a stage made, with record.json
+    RUN/jobs/JOB/checkpoints/000001/            what a stage has come to, until it is done
 
 numpy and pyarrow alone can read it, and opening one imports nothing heavier.
 """

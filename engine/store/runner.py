@@ -2,7 +2,7 @@
 
     run_map(run, job, folds)     every part not yet committed, folds following in the same pass
     run_fold(run, fold)          a fold over arrays that the run already holds
-    run_stage(run, stage)        one folder, made as a whole
+    run_stage(run, stage)        one folder, made as a whole, from the newest checkpoint on
 
 Rows are read ahead across the borders of parts, so the network never waits at one. What happens
 to a part on its way is in `fc7.engine.store.execution`.
@@ -18,8 +18,10 @@ import numpy as np
 from fc7.engine.errors import StoreError
 from fc7.engine.store import rows as rows_table
 from fc7.engine.store.atomic import locked, new_folder, sha256_file, write_json
+from fc7.engine.store.checkpoints import FOLDER as CHECKPOINTS
+from fc7.engine.store.checkpoints import Checkpoints
 from fc7.engine.store.execution import Clock, PartTask, Writer
-from fc7.engine.store.job import Arrays, Fold, Map, Stage
+from fc7.engine.store.job import Arrays, Fold, Map, ResumableStage, Stage
 from fc7.engine.store.job_folder import Job
 from fc7.engine.store.part import (
     Part,
@@ -158,17 +160,28 @@ def _merge(run: Run, fold: Fold, job: Job, owner: Job, report: Report | None) ->
         _write_result_record(job, folder, {})
 
 
-def run_stage(run: Run, stage: Stage) -> Job:
-    """Build the stage's folder, unless it is there and was made the same way."""
+def run_stage(run: Run, stage: Stage | ResumableStage) -> Job:
+    """Build the stage's folder, unless it is there and was made the same way.
+
+    A resumable stage goes on from its newest checkpoint. Those of a stage of the same name that
+    was asked for differently are its own no longer, and go when it commits.
+    """
     job = run.start_job(stage.name, "stage", stage.fingerprint())
+    checkpoints = Checkpoints(job.folder / CHECKPOINTS, job.digest)
     if job.result_record() is not None:
+        if checkpoints.latest() is not None:  # killed as it had committed
+            checkpoints.clear()
         return job
     with locked(job.folder):
         if job.result_record() is not None:
             return job
         with new_folder(job.folder / "result") as folder:
-            info = stage.build(folder)
+            if isinstance(stage, ResumableStage):
+                info = stage.resume(folder, checkpoints)
+            else:
+                info = stage.build(folder)
             _write_result_record(job, folder, info)
+        checkpoints.clear()
     return job
 
 
