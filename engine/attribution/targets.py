@@ -136,6 +136,13 @@ def class_number(wanted: str | int, network: Network, classes: int) -> int:
     return found[0]
 
 
+def class_count(network: Network) -> int:
+    """Return how many logits a network has."""
+    with torch.inference_mode():
+        image = torch.zeros(1, 3, *network.input_size, device=network.device)
+        return int(network(image).shape[1])
+
+
 def class_name(network: Network | None, number: int) -> str:
     """Return a class's name, or its number where the network does not know it by name."""
     if network is not None and network.labels and number < len(network.labels):

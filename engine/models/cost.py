@@ -23,7 +23,17 @@ def multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
         model: a network in evaluation mode.
         size: height and width of the image in pixels.
     """
-    return dry_run(model, size, _Counter).total
+    return sum(multiply_adds_by_module(model, size).values())
+
+
+def multiply_adds_by_module(model: nn.Module, size: tuple[int, int]) -> dict[str, int]:
+    """Return the multiply-adds of one image by the path of the module that takes them.
+
+    Args:
+        model: a network in evaluation mode.
+        size: height and width of the image in pixels.
+    """
+    return dry_run(model, size, _Counter).by_module
 
 
 def parameters(model: nn.Module) -> int:
@@ -58,7 +68,14 @@ class _Counter(Observer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.by_module: dict[str, int] = {}
+        self._since = 0
+
+    def leave(self, path: str, output: Any) -> None:
+        """Charge what was multiplied since to the module that returns first, the innermost."""
+        if self._since:
+            self.by_module[path] = self.by_module.get(path, 0) + self._since
+            self._since = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -69,5 +86,5 @@ class _Counter(Observer):
         if name in ("conv1d", "conv2d", "conv3d", "linear") and isinstance(result, Tensor):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             # (C', C / groups, ...) or (D', D): each output element takes all but the first axis.
-            self.total += result.numel() * math.prod(weight.shape[1:])
+            self._since += result.numel() * math.prod(weight.shape[1:])
         return result

@@ -139,7 +139,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map RGB images in [0, 1], float (N, 3, H, W), to logits, float32 (N, classes)."""
-        return _logits(self.model(self.normalise(images))).float()
+        return logits_of(self.model(self.normalise(images))).float()
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return (images - mean) / std, computed in float32, in the network's precision.
@@ -243,7 +243,7 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """Return the logits alone where a network returns more, as with auxiliary classifiers."""
     if isinstance(output, Tensor):
         return output

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +31,7 @@ from fc7.engine.attribution.importance.stored import (
     UNKNOWN,
     attributes_of,
 )
-from fc7.engine.attribution.targets import labels_or_predictions
+from fc7.engine.attribution.targets import class_count, labels_or_predictions
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
@@ -91,7 +90,7 @@ class MeasureImportance:
         # Folded, so that what a convolution returns is what the activation reads; and faster.
         self._folded = network.folded([])
         self._convolutions = find_convolutions(self._folded, network.layers)
-        self._targets = labels_or_predictions(network, _classes(network), source)
+        self._targets = labels_or_predictions(network, class_count(network), source)
         self._batch_rows = options.batch_rows or self._suitable_batch()
 
     @property
@@ -162,10 +161,3 @@ class MeasureImportance:
         shapes = [self._network.layer(one.path).shape for one in self._convolutions]
         image_bytes = _COPIES * 4 * sum(math.prod(shape) for shape in shapes)
         return max(1, min(_MOST_TOGETHER, _BATCH_BYTES // image_bytes))
-
-
-def _classes(network: Network) -> int:
-    """Return how many logits the network has."""
-    with torch.inference_mode():
-        image = torch.zeros(1, 3, *network.input_size, device=network.device)
-        return int(network(image).shape[1])
