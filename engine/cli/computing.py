@@ -86,6 +86,12 @@ def draws_one(data: str, out: Path) -> bool:
     return draws
 
 
+def weights_for_shapes(model: str, weights: str | None = None) -> str | None:
+    """Return the weights to load where only shapes matter: the cheapest, unless some are named."""
+    brings_its_own = ":" in model or model.endswith(".safetensors")
+    return weights or (None if brings_its_own else "random")
+
+
 def thread_count(threads: int | None) -> int:
     """Return how many threads decode: as many as this process has cores, unless it is said."""
     return threads or len(os.sched_getaffinity(0))

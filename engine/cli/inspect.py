@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from fc7.engine.cli import options as o
+from fc7.engine.cli.computing import weights_for_shapes
 
 
 def register(app: typer.Typer) -> None:
@@ -31,8 +32,7 @@ def layers(
     from fc7.engine.models import load_model
     from fc7.engine.words import bytes_text
 
-    # Shapes do not depend on weights; an own function keeps its own.
-    weights = None if ":" in model else "random"
+    weights = weights_for_shapes(model)
     network = load_model(model, weights=weights, device="cpu", resize=resize, crop=crop)
     listed = list_layers(network, every)
     if json:

@@ -11,7 +11,15 @@ import sys
 
 import typer
 
-from fc7.engine.cli import attribution, gradients, inspect, main_job, segmentation, techniques
+from fc7.engine.cli import (
+    attribution,
+    gradients,
+    inspect,
+    main_job,
+    pruning,
+    segmentation,
+    techniques,
+)
 from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
 from fc7.engine.errors import ASKED_WRONG, Fc7Error
 

@@ -14,6 +14,7 @@ from fc7.engine.cli.computing import (
     open_data_and_network,
     outcome_of,
     thread_count,
+    weights_for_shapes,
 )
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def plan(
     data: o.Data,
     model: o.Model = "alexnet",
     layers: o.Layers = "conv5,fc7",
-    weights: o.Weights = "random",
+    weights: o.Weights = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     precision: o.Precision = "fp32",
@@ -157,7 +158,7 @@ def plan(
     from fc7.engine.features.plan import make_plan
     from fc7.engine.words import bytes_text, seconds_text
 
-    asked = o.split_layers(layers)
+    asked, weights = o.split_layers(layers), weights_for_shapes(model, weights)
     source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, precision, None, None, resize, crop
     )

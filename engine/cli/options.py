@@ -19,7 +19,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A torchvision classifier, tiny-shapes, tiny-cifar10, or module:function.",
+        help="A torchvision classifier, tiny-shapes, tiny-cifar10, module:function, or a file "
+        "made by fc7 prune.",
     ),
 ]
 Weights = Annotated[

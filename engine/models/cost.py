@@ -7,6 +7,7 @@ element is made with; sums, normalisations and activations are not counted. Alex
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,26 +42,30 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def images_per_second(network: Network, batch: int = 32, seconds: float = 1.0) -> float:
-    """Time forward passes with batch normalisation folded; return the median's rate.
+def images_per_second(
+    networks: Sequence[Network], batch: int = 32, seconds: float = 1.0
+) -> list[float]:
+    """Time forward passes with batch normalisation folded; return each network's best rate.
+
+    They take turns, so that what else the machine does meets all of them alike.
 
     Args:
-        network: the network.
+        networks: whose images have one size.
         batch: images that run together.
-        seconds: after which no further pass is begun; there are three at least.
+        seconds: for each network; three passes are made at least.
     """
-    folded = network.folded([])
-    images = torch.rand(
-        batch, 3, *network.input_size, generator=torch.Generator().manual_seed(0)
-    ).to(network.device)
-    taken: list[float] = []
+    folded = [network.folded([]) for network in networks]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, *networks[0].input_size, generator=generator)
+    taken: list[list[float]] = [[] for _ in folded]
     with torch.inference_mode():
-        folded(images)
-        while len(taken) < 3 or sum(taken) < seconds:
-            started = time.perf_counter()
-            folded(images).cpu()  # waits for a GPU
-            taken.append(time.perf_counter() - started)
-    return batch / sorted(taken)[len(taken) // 2]
+        while len(taken[0]) < 4 or sum(map(sum, taken)) < seconds * len(folded):
+            for network, times in zip(folded, taken, strict=True):
+                pixels = images.to(network.device)
+                started = time.perf_counter()
+                network(pixels).cpu()  # which waits for a GPU
+                times.append(time.perf_counter() - started)
+    return [batch / min(times[1:]) for times in taken]  # the first one warms up
 
 
 class _Counter(Observer):

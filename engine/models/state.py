@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,10 @@ def fit_state(
             faults.append(f"{title}: {', '.join(names[:_FAULTS_SHOWN])}{more}")
     if faults:
         raise ModelError(f"the weights in {source} are not of {name}; {'; '.join(faults)}")
-    model.load_state_dict(
-        {key: state[key] for key in expected if key in state}, strict=False, assign=assign
-    )
+    filled = OrderedDict((key, state[key]) for key in expected if key in state)
+    # Versions of the modules' formats; MNASNet cannot be loaded without its own.
+    filled._metadata = getattr(expected, "_metadata", {})  # type: ignore[attr-defined]
+    model.load_state_dict(filled, strict=False, assign=assign)
 
 
 def digest_of(model: nn.Module) -> str:

@@ -1,11 +1,14 @@
 """Removing channels: the tensors of a network without the places that go."""
 
+import copy
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fc7.engine.attribution.pruning.coupling import IN, OUT, Axis, Unit
+from fc7.engine.models.pruned import reshape
+from fc7.engine.models.state import fit_state
 
 
 def places_removed(units: Iterable[Unit]) -> dict[Axis, set[int]]:
@@ -57,6 +60,15 @@ def without(
         if path in groups:  # a depthwise convolution: others in groups lose nothing
             groups[path] = len(kept)
     return state, groups
+
+
+def shrunk(model: nn.Module, units: Iterable[Unit]) -> nn.Module:
+    """Return a copy of a network that has lost these units."""
+    state, groups = without(model, units)
+    smaller = copy.deepcopy(model)
+    reshape(smaller, state, groups, "the network")
+    fit_state(smaller, state, "the network", "itself")
+    return smaller
 
 
 def widths(model: nn.Module, gone: Mapping[Axis, set[int]]) -> dict[str, tuple[int, int]]:

@@ -56,7 +56,7 @@ class FineTuneOptions:
 
     epochs: float = 1.0
     batch_rows: int = 128
-    learning_rate: float = 0.01
+    learning_rate: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: bool = True
@@ -206,7 +206,7 @@ class FineTune:
             )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     def _batches(self, start: int) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield row numbers and images, (B, 3, H, W) in [0, 1], of each step from `start` on."""

@@ -152,24 +152,29 @@ def prune(
         save_pruned(smaller_file, pruned, state)
         smaller = load_model(str(smaller_file), device=options.device)
         _check_answer(network, smaller)
-        before = measure(network_of(run, options.device), tested, "accuracy before", options)
-        after = measure(smaller, tested, "accuracy after", options)
-        tuned = None
+        whole = network_of(run, options.device)
+        accuracies = [
+            _accuracy(whole, tested, "accuracy before", options),
+            _accuracy(smaller, tested, "accuracy after", options),
+        ]
         if finetune is not None and training is not None:
             stage = _stage(smaller, pruned, training, finetune, options)
             result = run_stage(run, stage).folder / "result" / RESULT
             shutil.copyfile(result, smaller_file)
             trained = load_model(str(smaller_file), device=options.device)
-            tuned = measure(trained, tested, "accuracy tuned", options)
+            accuracies.append(_accuracy(trained, tested, "accuracy tuned", options))
         publish(smaller_file, out)
     finally:
         smaller_file.unlink(missing_ok=True)
+    speeds = images_per_second([whole, smaller])
+    before = _figures(whole, accuracies[0], speeds[0])
+    after, *tuned = (_figures(smaller, accuracy, speeds[1]) for accuracy in accuracies[1:])
     changes = widths(network.model, places_removed(chosen))
     return PrunedNetwork(
         out,
         before,
         after,
-        tuned,
+        tuned[0] if tuned else None,
         {names[layer.path]: changes[layer.path] for layer in importance.layers},
         {names.get(path, path): reason for path, reason in kept.items()},
         why,
@@ -203,20 +208,19 @@ def choose(
     return by_multiply_adds(ordered, options.flops, room), coupling.kept
 
 
-def measure(
+def _accuracy(
     network: Network, source: Source | None, what: str, options: PruneOptions
-) -> Figures:
-    """Return what a network takes, and how often it is right about rows, if there are any."""
-    accuracy = None
-    if source is not None:
-        accuracy = measure_accuracy(network, source, what, options.threads, options.report)
-    return Figures(
-        accuracy,
-        sum(after for _, after in widths(network.model, {}).values()),
-        parameters(network.model),
-        multiply_adds(network.model, network.input_size),
-        images_per_second(network),
-    )
+) -> Accuracy | None:
+    """Return how often a network is right about rows, if there are any."""
+    if source is None:
+        return None
+    return measure_accuracy(network, source, what, options.threads, options.report)
+
+
+def _figures(network: Network, accuracy: Accuracy | None, speed: float) -> Figures:
+    channels = sum(after for _, after in widths(network.model, {}).values())
+    cost = multiply_adds(network.model, network.input_size)
+    return Figures(accuracy, channels, parameters(network.model), cost, speed)
 
 
 def _stage(
