@@ -126,7 +126,7 @@ def _examples(source: Source) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _accuracy(network: Network, model: torch.nn.Module, images: Tensor, labels: Tensor) -> float:
-    logits = torch.cat([model(network.normalise(part)) for part in images.split(100)])
+    logits = torch.cat([model(network.normalise(part)) for part in torch.split(images, 100)])
     return float((logits.argmax(1) == labels).double().mean())
 
 

@@ -106,7 +106,8 @@ def read_pruned(file: Path) -> Pruned | None:
         said = json.loads(text)
         if said["format"] != _FORMAT:
             raise ValueError(f"format {said['format']}, this fc7 reads {_FORMAT}")
-        (mean, std), labels = ([float(n) for n in said[key]] for key in ("mean", "std")), said["labels"]
+        mean, std = ([float(number) for number in said[key]] for key in ("mean", "std"))
+        labels = said["labels"]
         return Pruned(
             str(said["network"]),
             {str(name): bool(value) for name, value in said["options"].items()},
@@ -146,7 +147,9 @@ def build_pruned(pruned: Pruned, state: Mapping[str, Tensor], source: str) -> nn
                     return model
         model = build_bare(name, **options)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{source} is of {name}, which cannot be built: {first_line(error)}") from error
+        raise ModelError(
+            f"{source} is of {name}, which cannot be built: {first_line(error)}"
+        ) from error
     reshape(model, state, pruned.groups, source)
     fit_state(model, state, source, name)
     return model
@@ -170,9 +173,7 @@ def reshape(
     """
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        tensors = {
-            key: state[prefix + key] for key in _TENSORS if prefix + key in state
-        }
+        tensors = {key: state[prefix + key] for key in _TENSORS if prefix + key in state}
         weight = tensors.get("weight")
         if isinstance(module, nn.Conv2d) and weight is not None and weight.ndim == 4:
             count = groups.get(path, 1)

@@ -12,8 +12,10 @@ from fc7.engine.models import Layer, Network
 from fc7.engine.models.dryrun import Observer, dry_run, tensors_in
 
 _ACTIVATIONS = frozenset(
-    "relu relu6 hardtanh silu hardswish gelu elu celu selu leaky_relu mish softplus tanh "
-    "sigmoid hardsigmoid".split()
+    (
+        *("relu", "relu6", "hardtanh", "silu", "hardswish", "gelu", "elu", "celu", "selu"),
+        *("leaky_relu", "mish", "softplus", "tanh", "sigmoid", "hardsigmoid"),
+    )
 )
 
 

@@ -78,7 +78,9 @@ def gather_evidence(
                 values = output if function is None else function(output)
                 activations[place] += values.float().abs().mean((2, 3))
             calls[place] += 1
-            gated: Tensor = _Gate.apply(output, gates[place])  # type: ignore[no-untyped-call]
+            gated: Tensor = _Gate.apply(  # type: ignore[no-untyped-call,unused-ignore]
+                output, gates[place]
+            )
             return gated
 
         return hook

@@ -12,7 +12,7 @@ functions known to leave channels apart, the channels stay, and the reason is ke
 import copy
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,12 +27,18 @@ OUT, IN = "out", "in"
 Axis = tuple[str, str]
 """A layer's path, and which of its axes: `OUT`, or `IN`."""
 
+# As autograd calls them, in lower case.
 _BY_CHANNEL = frozenset(
-    "relu hardtanh silu hardswish hardsigmoid gelu sigmoid tanh leakyrelu elu celu selu softplus "
-    "mish threshold clamp clampmin clampmax abs neg pow exp sqrt rsqrt add sub rsub mul div clone "
-    "alias tocopy maxpool2dwithindices mkldnnmaxpool2d avgpool2d adaptiveavgpool2d mkldnnavgpool2d "
-    "mean upsamplenearest2d upsamplebilinear2d constantpadnd reflectionpad2d replicationpad2d "
-    "batchnorm cudnnbatchnorm nativebatchnorm".split()
+    (
+        *("relu", "hardtanh", "silu", "hardswish", "hardsigmoid", "gelu", "sigmoid", "tanh"),
+        *("leakyrelu", "elu", "celu", "selu", "softplus", "mish", "threshold", "clamp"),
+        *("clampmin", "clampmax", "abs", "neg", "pow", "exp", "sqrt", "rsqrt"),
+        *("add", "sub", "rsub", "mul", "div", "clone", "alias", "tocopy", "mean"),
+        *("maxpool2dwithindices", "mkldnnmaxpool2d", "avgpool2d", "adaptiveavgpool2d"),
+        *("upsamplenearest2d", "upsamplebilinear2d"),
+        *("constantpadnd", "reflectionpad2d", "replicationpad2d"),
+        *("batchnorm", "cudnnbatchnorm", "nativebatchnorm"),
+    )
 )
 
 
@@ -78,10 +84,8 @@ def couple(network: Network, keep: Collection[str]) -> Coupling:
     model.requires_grad_()
     graph = _dependency_graph(model, network.input_size, network.name)
     names = {module: path for path, module in model.named_modules()}
-    convolutions = [
-        module for module in graph.module2node if isinstance(module, nn.Conv2d)
-    ]
-    order = {path: place for place, path in enumerate(_in_order(network))}
+    convolutions = [module for module in graph.module2node if isinstance(module, nn.Conv2d)]
+    order = {path: place for place, path in enumerate(network._found)}
     convolutions.sort(key=lambda module: order.get(names[module], len(order)))
     sets = _Sets()
     for module in convolutions:
@@ -90,7 +94,8 @@ def couple(network: Network, keep: Collection[str]) -> Coupling:
             continue
         group = _group(graph, module)
         for item in group:
-            place = _Place(item.dep.target, names, graph.is_out_channel_pruning_fn(item.dep.handler))
+            is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
+            place = _Place(item.dep.target, names, is_out)
             why = _why_kept(place, network, keep)
             for index, root in zip(item.idxs, item.root_idxs, strict=True):
                 sets.add((path, root), place, index, why)
@@ -111,9 +116,7 @@ class _Place:
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) or self.is_depthwise:
             is_out = True
         self.axis = OUT if is_out else IN
-        self.is_layer = isinstance(
-            module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d
-        )
+        self.is_layer = isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm1d | nn.BatchNorm2d)
 
     @property
     def size(self) -> int:
@@ -156,8 +159,9 @@ class _Sets:
         members: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for channel in self._parents:
             members.setdefault(self._find(channel), []).append(channel)
-        units, kept = [], {}
-        free = set()
+        units: list[Unit] = []
+        kept: dict[str, str] = {}
+        free: set[str] = set()
         for head, found in members.items():
             found.sort(key=lambda channel: (order.get(channel[0], len(order)), channel))
             if head in self._kept:
@@ -223,10 +227,6 @@ def _why_kept(place: _Place, network: Network, keep: Collection[str]) -> str:
     return f"they pass through {place.path or kind.strip('_')}"
 
 
-def _in_order(network: Network) -> Iterator[str]:
-    yield from network._found
-
-
 def _group(graph: Any, module: nn.Module) -> Any:
     pruner = graph.get_pruner_of_module(module)
     channels = list(range(pruner.get_out_channels(module)))
@@ -244,9 +244,7 @@ def _dependency_graph(model: nn.Module, size: tuple[int, int], name: str) -> Any
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            return torch_pruning.DependencyGraph().build_dependency(
-                model, images, verbose=False
-            )
+            return torch_pruning.DependencyGraph().build_dependency(model, images, verbose=False)
     except Exception as error:  # it follows whatever the network's own code does
         raise ModelError(
             f"torch-pruning cannot follow {name} from layer to layer: {first_line(error)}"

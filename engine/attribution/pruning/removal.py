@@ -28,9 +28,7 @@ def axis_sizes(model: nn.Module, units: Iterable[Unit]) -> dict[Axis, int]:
     }
 
 
-def without(
-    model: nn.Module, units: Iterable[Unit]
-) -> tuple[dict[str, Tensor], dict[str, int]]:
+def without(model: nn.Module, units: Iterable[Unit]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Return a network's tensors without what the units remove.
 
     Args:

@@ -192,8 +192,9 @@ class FineTune:
         """Take one step down the mean loss of a batch, and return that loss."""
         if not len(numbers):  # not one image of the batch could be used
             return math.nan
+        cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = self.options.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
+            group["lr"] = self.options.learning_rate * cosine
         zeros = torch.zeros(len(numbers), dtype=torch.int64, device=images.device)
         optimizer.zero_grad()
         with seeded(_drawn(self.options.seed, step)):
@@ -220,9 +221,7 @@ class FineTune:
             images = [image for _, image in good]
             if options.augment:
                 epoch = step // per_epoch
-                images = [
-                    flip_and_shift(image, (options.seed, epoch, row)) for row, image in good
-                ]
+                images = [flip_and_shift(image, (options.seed, epoch, row)) for row, image in good]
             rows = np.array([row for row, _ in good], dtype=np.int64)
             yield rows, as_floats(images, device).div_(255) if good else torch.empty(0)
 

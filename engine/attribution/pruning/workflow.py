@@ -139,7 +139,8 @@ def prune(
     chosen, kept = choose(network, importance, options)
     tested, why = _test_rows(run, test)
     training = _open(data, run) if finetune is not None else None
-    made = {"criterion": options.criterion, "run": str(run.meta["source"]["spec"])}
+    made: dict[str, object] = {"criterion": options.criterion}
+    made["scored_on"] = run.meta["source"]["spec"]
     made |= {"fraction": options.fraction, "flops": options.flops}
     made |= {"seed": options.seed} if options.criterion == "random" else {}
     names = {layer.path: layer.name for layer in importance.layers}
@@ -247,7 +248,7 @@ def _open(data: str | Path | Source | None, run: Run) -> Source:
 
 
 def _test_rows(run: Run, test: str | Path | Source | None) -> tuple[Source | None, str]:
-    """Return the rows that accuracy is measured on, and words for them or for why there are none."""
+    """Return the rows to measure accuracy on, and words for them, or for why there are none."""
     if test is not None:
         source = _open(test, run)
         return source, source.spec
