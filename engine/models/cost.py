@@ -43,7 +43,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def images_per_second(
-    networks: Sequence[Network], batch: int = 32, seconds: float = 1.0
+    networks: Sequence[Network], batch: int = 32, seconds: float = 0.5
 ) -> list[float]:
     """Time forward passes with batch normalisation folded; return each network's best rate.
 

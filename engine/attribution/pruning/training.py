@@ -122,8 +122,10 @@ class FineTune:
     def fingerprint(self) -> Mapping[str, Any]:
         """Where training starts, the rows, and how."""
         options = {name: getattr(self.options, name) for name in _RECORDED}
+        start = self.network.describe()
+        start.pop("weights")  # the name of a file, which may be any
         return {
-            "start": self.network.describe(),
+            "start": start,
             "made": dict(self.pruned.made),
             "data": self.source.digest(),
             "options": {**options, "device": self.network.device.type},
