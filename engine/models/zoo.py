@@ -287,9 +287,7 @@ def _network_in(name: str, asked: str) -> str:
 def _pruned(pruned: Pruned, name: str, file: Path) -> _Recipe:
     """Build a network with channels removed from the file that holds it."""
     if pruned.network != name:
-        raise ModelError(
-            f"{file} is a smaller {pruned.network}, not {name}; give it as the model"
-        )
+        raise ModelError(f"{file} is a smaller {pruned.network}, not {name}; give it as the model")
     model = build_pruned(pruned, read_state(file), str(file))
     return _Recipe(
         model,

@@ -62,21 +62,42 @@ def _layer(subject: Subject, layer: LayerView, detail: Detail) -> Markup:
     # Only a ReLU makes a channel dead: a logit below zero says something too.
     dead = ~(best > 0) if layer.rectified else np.zeros(len(best), dtype=np.bool_)
     channels = choose_channels(subject.sample_values(layer), dead, detail.channels)
-    tiles = crop_patches(
-        subject.source, subject.network, patches, layer.name, channels, detail.tile
+    return element(
+        "div",
+        element("h3", layer.name, " ", element("small", _about(subject, layer))),
+        _dead_note(layer, np.flatnonzero(dead)) if dead.any() else None,
+        channel_cards(subject, layer, patches, channels, detail.tile, dead),
+        class_="layer",
     )
+
+
+def channel_cards(
+    subject: Subject,
+    layer: LayerView,
+    patches: Patches,
+    channels: list[int],
+    tile: int,
+    dead: NDArray[np.bool_],
+) -> Markup:
+    """Return a card of maximal patches for each of some channels.
+
+    Args:
+        subject: with images and network.
+        layer: of the run.
+        patches: the layer's.
+        channels: which.
+        tile: side of a patch in pixels.
+        dead: (C,), channels never above zero.
+    """
+    assert subject.network is not None
+    assert subject.source is not None
+    tiles = crop_patches(subject.source, subject.network, patches, layer.name, channels, tile)
     keys = subject.keys(patches.rows[channels].reshape(-1).clip(min=0))
     cards = [
         _card(subject, layer, patches, channel, tiles[place], keys, bool(dead[channel]))
         for place, channel in enumerate(channels)
     ]
-    return element(
-        "div",
-        element("h3", layer.name, " ", element("small", _about(subject, layer))),
-        _dead_note(layer, np.flatnonzero(dead)) if dead.any() else None,
-        element("div", *cards, class_="channels"),
-        class_="layer",
-    )
+    return element("div", *cards, class_="channels")
 
 
 def _about(subject: Subject, layer: LayerView) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from fc7.engine.attribution.backprop import IMAGES_TOGETHER
 from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
 from fc7.engine.attribution.guided_patches import guided_patches_job
+from fc7.engine.attribution.importance.stored import DEFAULT_PART_ROWS as IMPORTANCE_PART_ROWS
+from fc7.engine.attribution.importance.stored import JOB as IMPORTANCE
 from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
 from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
 from fc7.engine.attribution.segmentation import stored as masks
@@ -92,13 +94,14 @@ def commands(subject: Subject) -> list[str]:
     asked = {one.job.name: one for one in occlusions(run)}
     mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
     cut = masks.segmentations(run)
-    others = {*asked, *(one.job.name for one in mapped), *(one.job.name for one in cut)}
+    others = {*asked, IMPORTANCE, *(one.job.name for one in mapped), *(one.job.name for one in cut)}
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
     lines += [_gradients(run, one) for one in mapped]
     lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
     lines += [_segmentation(run, one) for one in cut]
+    lines += [_importance(run, maps[IMPORTANCE])] if IMPORTANCE in maps else []
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
 
@@ -178,6 +181,15 @@ def _segmentation(run: Run, asked: masks.StoredSegmentation) -> str:
     batch = asked.job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if batch != masks.DEFAULT_BATCH_ROWS else []
     words += ["--part-rows", str(run.part_rows)] if run.part_rows != masks.DEFAULT_PART_ROWS else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _importance(run: Run, job: Job) -> str:
+    words = ["fc7", "importance", run.meta["source"]["spec"], *_options(job)]
+    batch = job.fingerprint["options"]["batch_rows"]
+    words += ["--batch", str(batch)] if isinstance(batch, int) else []
+    if run.part_rows != IMPORTANCE_PART_ROWS:
+        words += ["--part-rows", str(run.part_rows)]
     return shlex.join([*words, "--out", str(run.folder)])
 
 

@@ -7,6 +7,7 @@ from fc7.engine.report.bad_rows import bad_rows
 from fc7.engine.report.filters import filters
 from fc7.engine.report.gradients import gradients
 from fc7.engine.report.guided import guided
+from fc7.engine.report.importance import importance
 from fc7.engine.report.maps import maps
 from fc7.engine.report.maximal import maximal
 from fc7.engine.report.neighbours import neighbours
@@ -100,6 +101,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             maps(subject, detail),
             maximal(subject, detail),
             guided(subject, detail),
+            importance(subject, detail),
             occlusion(subject, detail),
             gradients(subject, detail),
             segmentation(subject, detail),

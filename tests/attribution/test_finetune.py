@@ -34,9 +34,7 @@ def make():
     )
 """
 
-OPTIONS = FineTuneOptions(
-    epochs=2.4, batch_rows=8, learning_rate=0.05, seed=7, threads=1
-)
+OPTIONS = FineTuneOptions(epochs=2.4, batch_rows=8, learning_rate=0.05, seed=7, threads=1)
 
 
 def stage_in(folder: Path, checkpoint_seconds: float = 0) -> tuple[Run, FineTune]:
@@ -64,9 +62,7 @@ def test_after_a_kill_the_weights_are_the_same(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("stop_net.py").write_text(NET)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(tests=str(Path(__file__).parent))]
-    )
+    child = subprocess.Popen([sys.executable, "-c", CHILD.format(tests=str(Path(__file__).parent))])
     deadline = time.monotonic() + 120
     while not list(Path("killed").glob("jobs/finetune-*/checkpoints/00000[2-9]")):
         assert child.poll() is None, "the child ended before it could be killed"
@@ -86,9 +82,7 @@ def test_after_a_kill_the_weights_are_the_same(
     assert np.isfinite(job.result("losses")).all()
     assert not (job.folder / "checkpoints").exists()
     assert verify(run) == []
-    trained = load_model(
-        "stop_net:make", job.folder / "result/network.safetensors", device="cpu"
-    )
+    trained = load_model("stop_net:make", job.folder / "result/network.safetensors", device="cpu")
     start = stage.network.model.state_dict()
     state = load_file(job.folder / "result/network.safetensors")
     # Weights have moved, and so have the statistics: normalisations train.
@@ -101,7 +95,9 @@ def test_after_a_kill_the_weights_are_the_same(
     assert record["info"]["steps"] == 12
 
 
-def test_steps_are_those_of_momentum_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_those_of_momentum_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     network = load_model("tiny-shapes", device="cpu")
     source = open_source("shapes:12:5")
@@ -199,10 +195,13 @@ def test_errors_name_the_cause(tmp_path: Path) -> None:
     network = load_model("tiny-shapes", device="cpu")
     source = open_source("shapes:12:5")
 
-    def refused(match: str, options: FineTuneOptions, run_it: bool = False) -> None:
+    def train(options: FineTuneOptions) -> None:
+        stage = FineTune(network, Pruned.of(network, {}, {}), source, options)
+        run_stage(Run.create(tmp_path / "run", source), stage)
+
+    def refused(match: str, options: FineTuneOptions) -> None:
         with pytest.raises(OptionError, match=match):
-            stage = FineTune(network, Pruned.of(network, {}, {}), source, options)
-            run_stage(Run.create(tmp_path / "run", source), stage)
+            train(options)
 
     refused("epochs is 0", FineTuneOptions(epochs=0))
     refused("12 labelled rows, fewer than a batch of 128", FineTuneOptions())

@@ -444,7 +444,7 @@ def test_foreign_and_damaged_files_are_refused(
     save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(ModelError, match="does not say of which network"):
         load_model("weights.safetensors")
-    with pytest.raises(ModelError, match="there is no file no.safetensors"):
+    with pytest.raises(ModelError, match=r"there is no file no\.safetensors"):
         load_model("no.safetensors")
     with pytest.raises(ModelError, match="leave the weights out"):
         load_model("good.safetensors", weights="random")

@@ -112,9 +112,14 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path) -> None:
     first = own.latest()
     assert first is not None
     assert first.name == "000001"
-    with pytest.raises(ZeroDivisionError), own.write() as folder:
-        (folder / "a").write_text("2")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with own.write() as folder:
+            (folder / "a").write_text("2")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert own.latest() == first
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["000001"]
     broken = tmp_path / "checkpoints/000009"
@@ -172,5 +177,5 @@ def test_sigkill_costs_one_step(tmp_path: Path, number: int) -> None:
     assert number <= mine.done[0] < STEPS - 1
     assert mine.done == list(range(mine.done[0], STEPS))
     assert int(job.result("value")) == expected()
-    assert not [path for path in folder.rglob("*.tmp")], "what was being written is cleaned up"
+    assert not list(folder.rglob("*.tmp")), "what was being written is cleaned up"
     assert verify(run) == []
