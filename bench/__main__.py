@@ -56,6 +56,11 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
         Benchmark("attribution", ("-m", "fc7.bench.attribution"), no_captum),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
+        Benchmark(
+            "pruning",
+            ("-m", "fc7.bench.pruning", *(("--cifar", cifar) if cifar else ())),
+            "" if _has("torch_pruning") else "it needs torch-pruning: pip install torch-pruning",
+        ),
     ]
 
 

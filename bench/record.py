@@ -24,6 +24,7 @@ PACKAGES = (
     "scikit-learn",
     "captum",
     "opencv-python-headless",
+    "torch-pruning",
 )
 
 

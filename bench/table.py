@@ -158,6 +158,36 @@ def segmentation_rows(results: Results) -> list[Row]:
     ]
 
 
+def pruning_rows(results: Results) -> list[Row]:
+    """Return the rows of accuracy without channels, by criterion and after fine-tuning."""
+    shapes = results["shapes"]
+    means = shapes["accuracy"]
+    gone = f"tiny-shapes without {shapes['fraction']:.0%} of its channels, chosen by"
+    mean = f"mean of {shapes['seeds']} seeds"
+    rows = [
+        (
+            f"accuracy of {gone} Taylor, {mean}",
+            f"{means['taylor']:.1%} (whole: {means['whole']:.1%})",
+            f"{max(means['l1'], means['random']):.1%}, the best of L1 and chance",
+        ),
+        (f"accuracy of {gone} L1", f"{means['l1']:.1%}", ""),
+        (f"accuracy of {gone} chance, {mean}", f"{means['random']:.1%}", ""),
+    ]
+    if "cifar10" in results:
+        found = results["cifar10"]
+        left = found["after"]["multiply_adds"] / found["before"]["multiply_adds"]
+        rows.append(
+            (
+                f"accuracy of tiny-cifar10 with {left:.0%} of its multiply-adds, after an epoch, "
+                "unseen rows",
+                f"{found['tuned']['accuracy']['share']:.2%} (whole: "
+                f"{found['before']['accuracy']['share']:.2%})",
+                "2 points fewer",
+            )
+        )
+    return rows
+
+
 def on_gpu_rows(results: Results) -> list[Row]:
     """Return the rows of the kernels and of extraction that `fc7.bench.on_gpu` has measured."""
     found = results.get("kernels", {})
@@ -185,6 +215,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "occlusion": occlusion_rows,
     "attribution": attribution_rows,
     "segmentation": segmentation_rows,
+    "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,
 }
 

@@ -12,6 +12,8 @@
     fc7.guided("photos/", "alexnet", "run/")    # which pixels speak for it: run["guided"]
     fc7.guided_maps(network, images, layer="conv5", unit=17)    # the same of tensors
     fc7.segment("photos/", "alexnet", "run/")   # where the object is: run["segment"], PNG masks
+    fc7.importance("photos/", "alexnet", "run/")        # which channels matter
+    fc7.prune(run, "small.safetensors", fc7.PruneOptions(fraction=0.2))     # the others, removed
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -23,8 +25,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
     from fc7.engine.attribution.guided import guided_maps
+    from fc7.engine.attribution.importance.criteria import read_importance
+    from fc7.engine.attribution.importance.job import ImportanceOptions
+    from fc7.engine.attribution.importance.workflow import importance
     from fc7.engine.attribution.occlusion import occlusion_maps
     from fc7.engine.attribution.occlusion.job import OccludeOptions
+    from fc7.engine.attribution.pruning.training import FineTuneOptions
+    from fc7.engine.attribution.pruning.workflow import PruneOptions, prune
     from fc7.engine.attribution.saliency import saliency_maps
     from fc7.engine.attribution.segmentation.job import SegmentOptions
     from fc7.engine.attribution.workflow import guided, occlude, saliency, segment
@@ -40,14 +47,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
+    "FineTuneOptions": "fc7.engine.attribution.pruning.training",
     "GuidedOptions": "fc7.engine.attribution.gradient_jobs",
+    "ImportanceOptions": "fc7.engine.attribution.importance.job",
     "OccludeOptions": "fc7.engine.attribution.occlusion.job",
+    "PruneOptions": "fc7.engine.attribution.pruning.workflow",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "guided": "fc7.engine.attribution.workflow",
     "guided_maps": "fc7.engine.attribution.guided",
+    "importance": "fc7.engine.attribution.importance.workflow",
     "index": "fc7.engine.features.workflow",
     "load_model": "fc7.engine.models",
     "occlude": "fc7.engine.attribution.workflow",
@@ -55,6 +66,8 @@ _HOMES = {
     "open_source": "fc7.engine.data",
     "open_store": "fc7.engine.store",
     "project": "fc7.engine.features.workflow",
+    "prune": "fc7.engine.attribution.pruning.workflow",
+    "read_importance": "fc7.engine.attribution.importance.criteria",
     "read_patches": "fc7.engine.store.patches",
     "saliency": "fc7.engine.attribution.workflow",
     "saliency_maps": "fc7.engine.attribution.saliency",
@@ -66,14 +79,18 @@ _HOMES = {
 __all__ = [
     "ExtractOptions",
     "Fc7Error",
+    "FineTuneOptions",
     "GuidedOptions",
+    "ImportanceOptions",
     "OccludeOptions",
+    "PruneOptions",
     "SaliencyOptions",
     "SegmentOptions",
     "extract",
     "find_neighbors",
     "guided",
     "guided_maps",
+    "importance",
     "index",
     "load_model",
     "occlude",
@@ -81,6 +98,8 @@ __all__ = [
     "open_source",
     "open_store",
     "project",
+    "prune",
+    "read_importance",
     "read_patches",
     "saliency",
     "saliency_maps",

@@ -16,7 +16,6 @@ from fc7.engine.cli import (
     gradients,
     inspect,
     main_job,
-    pruning,
     segmentation,
     techniques,
 )

@@ -168,7 +168,9 @@ def prune(
     columns = 4 if found.kept else 3
     headings = ("layer", "channels", "left", "why all stay")[:columns]
     emit_table(headings, [row[:columns] for row in layers])
-    emit_table(*_comparison(found), title=f"accuracy on {found.tested_on}")
+    known = found.after.accuracy is not None
+    about = f"accuracy on {found.tested_on}" if known else f"no accuracy: {found.tested_on}"
+    emit_table(*_comparison(found), title=about)
     say(f"{found.file} is the smaller network; fc7 run DATA --model {found.file}")
 
 

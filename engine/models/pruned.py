@@ -97,8 +97,8 @@ def read_pruned(file: Path) -> Pruned | None:
             text = (opened.metadata() or {}).get(_KEY)
     except Exception as error:  # a hostile file fails in more ways than are documented
         raise ModelError(
-            f"cannot read a network from {file}: {first_line(error)[:200]}; make it again with "
-            "fc7 prune"
+            f"cannot read weights from {file}: {first_line(error)[:200]}; a network without "
+            "channels is made by fc7 prune"
         ) from error
     if text is None:
         return None

@@ -12,7 +12,7 @@ from fc7.engine.attribution.importance.stored import (
 from fc7.engine.errors import StoreError
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.maximal import channel_cards
-from fc7.engine.report.section import Detail, Section, missing
+from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import LayerView, Subject
 from fc7.engine.store.patches import patches_job, read_patches
 from fc7.engine.words import number, plural, share
@@ -26,6 +26,8 @@ def importance(subject: Subject, detail: Detail) -> Section:
     """Show how importance is spread over the channels of each convolution."""
     if not has_importance(subject.run):
         return missing(_ANCHOR, _TITLE, "the run holds no importances; fc7 importance makes them")
+    if detail.is_nothing:
+        return too_small(_ANCHOR, _TITLE)
     try:
         stored = read_stored(subject.run)
     except StoreError as error:

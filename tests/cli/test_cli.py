@@ -289,6 +289,11 @@ def assert_one_line(
         ["run", "shapes:9:0", "--out", "x", "--sample", "-3"],
         ["patches", "x", "-l", "conv5", "-k", "0"],
         ["index", "x", "-k", "0"],
+        ["importance", "shapes:9:0"],
+        ["importance", "shapes:9:0", "--out", "x", "--batch", "0"],
+        ["prune", "x"],
+        ["prune", "x", "--out", "x.safetensors", "--fraction", "some"],
+        ["prune", "x", "--out", "x.safetensors", "--fraction", "0.1", "--data", "shapes:9:0"],
         ["occlude", "shapes:9:0"],
         ["occlude", "shapes:9:0", "--out", "x", "--window", "0"],
         ["occlude", "shapes:9:0", "--out", "x", "--fill", "red"],
@@ -507,3 +512,44 @@ def test_occlude_draws_one_image(fc7: Shell, tmp_path: Path) -> None:
     code, out, err = fc7(*command, "--out", tmp_path / "map.png")
     assert (code, out) == (0, "")
     assert f"{found['class']} {found['probability'] * 100:.0f} %" in err
+
+
+def test_importance_and_prune(fc7: Shell, tmp_path: Path) -> None:
+    out, small = tmp_path / "run", tmp_path / "small.safetensors"
+    command = ["importance", "shapes:40:1", *TINY, "--part-rows", 16, "--out", out]
+    code, text, err = fc7(*command, "--parts", "1::2")
+    assert (code, text) == (0, ""), "no table before every part is there"
+    assert "the same command continues" in err
+    code, text, err = fc7(*command)
+    assert code == 0, err
+    assert "conv5" in text
+    assert "of 40 labels" in err
+    code, text, err = fc7(*command, "--json")
+    found = json.loads(text)
+    assert found["jobs"][0]["computed"] == 0
+    assert [layer["name"] for layer in found["layers"]] == [f"conv{n}" for n in range(1, 6)]
+    assert {len(scores) for scores in found["layers"][1]["scores"].values()} == {64}
+    assert found["accuracy"] > 0.9
+
+    prune = ["prune", out, "--flops", 0.8, "--keep-layers", "conv1,conv2", "--out", small]
+    code, text, err = fc7(*prune, "--json", "--finetune", 0.5, "--batch", 10)
+    assert code == 0, err
+    made = json.loads(text)
+    assert made["layers"]["conv1"] == {"before": 32, "after": 32}
+    assert made["after"]["multiply_adds"] <= 0.8 * made["before"]["multiply_adds"]
+    assert made["before"]["accuracy"]["rows"] == made["tuned"]["accuracy"]["rows"] == 40
+    code, text, err = fc7(*prune)
+    assert code == 0, err
+    assert "conv1 is kept, as asked" in " ".join(text.split())
+    assert "shapes:40:1, the rows that channels were chosen by" in " ".join(text.split())
+    code, text, err = fc7("layers", small, "--json")
+    shapes = {layer["name"]: layer["shape"] for layer in json.loads(text)["layers"]}
+    assert shapes["conv5"][0] == made["layers"]["conv5"]["after"]
+    code, text, err = fc7("plan", "shapes:4:0", "-m", small, "-l", "fc7", "--json")
+    assert code == 0, err
+    code, text, err = fc7("extract", "shapes:4:0", "-m", small, "-l", "fc7", "-o", out)
+    assert code == 1
+    assert "another" in err
+    code, text, err = fc7("prune", tmp_path / "no", "--fraction", 0.1, "--out", small)
+    assert code == 1
+    assert len(err.splitlines()) == 1

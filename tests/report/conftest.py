@@ -10,6 +10,8 @@ from PIL import Image
 
 from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
 from fc7.engine.attribution.guided_patches import GuidedPatches
+from fc7.engine.attribution.importance.job import ImportanceOptions
+from fc7.engine.attribution.importance.workflow import importance
 from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.segmentation.job import SegmentOptions
 from fc7.engine.attribution.workflow import guided, occlude, saliency, segment
@@ -75,6 +77,7 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     source = open_source(pictures)
     run_stage(made, GuidedPatches(made, source, network, "conv5", [4, 0, 9], top=5))
     segment(pictures, network, made.folder, SegmentOptions(side=48, iterations=1, threads=1))
+    importance(pictures, network, made.folder, ImportanceOptions(threads=1))
     return made
 
 

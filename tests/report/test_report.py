@@ -26,6 +26,7 @@ SECTIONS = [
     "maps",
     "patches",
     "guided",
+    "importance",
     "occlusion",
     "gradients",
     "segmentation",
