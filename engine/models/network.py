@@ -117,6 +117,11 @@ class Network(nn.Module):
         """The layers worth knowing, by canonical name, in order of execution."""
         return MappingProxyType(name_layers(self.model, self._found))
 
+    @property
+    def every_layer(self) -> Mapping[str, Layer]:
+        """All layers by module path, in the order in which their (last) calls end."""
+        return MappingProxyType(self._found)
+
     def layer(self, name: str) -> Layer:
         """Return the layer of that canonical name or module path.
 

@@ -31,6 +31,7 @@ from fc7.engine.models.state import fit_state
 
 SUFFIX = ".safetensors"
 _KEY, _FORMAT = "fc7.pruned", 1
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,3 @@ def reshape(
                 new = torch.empty(tensor.shape, dtype=old.dtype, device=old.device)
                 parameter = nn.Parameter(new, requires_grad=old.requires_grad)
                 setattr(module, key, parameter if isinstance(old, nn.Parameter) else new)
-
-
-_TENSORS = ("weight", "bias", "running_mean", "running_var")

@@ -136,6 +136,22 @@ def test_channels_that_nothing_listens_to_are_not_missed(
     assert parameters(loaded.model) < 0.9 * parameters(network.model)
 
 
+def test_a_depthwise_convolution_of_the_images_stays() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 3, groups=3),
+        nn.ReLU(),
+        nn.Conv2d(3, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+    transform = Transform(resize=9, crop=9)
+    network = Network(model, "mine", weights="own", transform=transform, device="cpu")
+    coupling = couple(network, ())
+    assert coupling.kept == {"0": "they are those of the images"}
+    assert {path for unit in coupling.units for path, _ in unit.channels} == {"2"}
+
+
 class Hostile(nn.Module):
     """Sums over other widths, a kept convolution, a shuffle, a parameter of its own, a reuse."""
 
@@ -374,6 +390,9 @@ def test_errors_name_the_cause(
     refused("stay; ask for more", flops=0.0001)
     refused("no criterion 'magic'; there are taylor, activation", fraction=0.1, criterion="magic")
     refused("must end in .safetensors", fraction=0.1, out=tmp_path / "x.pt")
+    refused("no set that can go is so small", fraction=0.001)
+    refused("seed is -1", fraction=0.1, seed=-1)
+    refused("fc7 is no convolution", fraction=0.1, keep_layers=["fc7"])
     refused("no layer 'conv9'", LayerError, fraction=0.1, keep_layers=["conv9"])
     refused(
         "no channel of tiny-shapes can go",

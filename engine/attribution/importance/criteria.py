@@ -62,7 +62,12 @@ def random_scores(layers: Sequence[ConvolutionLayer], seed: int) -> Scores:
     """Return independent numbers in [0, 1), the same for a seed on every machine.
 
     Normalising them within layers would make a wide layer's channels look unimportant.
+
+    Raises:
+        OptionError: the seed is negative.
     """
+    if seed < 0:
+        raise OptionError(f"seed is {seed}; it must be at least 0")
     generator = np.random.default_rng(seed)
     return tuple(generator.random(layer.channels) for layer in layers)
 

@@ -76,7 +76,7 @@ def by_fraction(ordered: Sequence[Unit], fraction: float, channels: int, room: R
         room: of the network.
 
     Raises:
-        OptionError: the fraction is out of range.
+        OptionError: the fraction is out of range, or too small for any unit.
     """
     if not 0 < fraction < 1:
         raise OptionError(f"fraction is {fraction:g}; it is a share of channels between 0 and 1")
@@ -86,6 +86,10 @@ def by_fraction(ordered: Sequence[Unit], fraction: float, channels: int, room: R
             room.take(unit)
             chosen.append(unit)
             left -= len(unit.channels)
+    if not chosen:
+        raise OptionError(
+            f"fraction is {fraction:g}: of {channels} channels no set that can go is so small"
+        )
     return chosen
 
 

@@ -85,7 +85,7 @@ def couple(network: Network, keep: Collection[str]) -> Coupling:
     graph = _dependency_graph(model, network.input_size, network.name)
     names = {module: path for path, module in model.named_modules()}
     convolutions = [module for module in graph.module2node if isinstance(module, nn.Conv2d)]
-    order = {path: place for place, path in enumerate(network._found)}
+    order = {path: place for place, path in enumerate(network.every_layer)}
     convolutions.sort(key=lambda module: order.get(names[module], len(order)))
     sets = _Sets()
     for module in convolutions:
@@ -99,7 +99,7 @@ def couple(network: Network, keep: Collection[str]) -> Coupling:
             why = _why_kept(place, network, keep)
             for index, root in zip(item.idxs, item.root_idxs, strict=True):
                 sets.add((path, root), place, index, why)
-    return sets.coupling(order, {names[module]: module.out_channels for module in convolutions})
+    return sets.coupling(order)
 
 
 class _Place:
@@ -136,6 +136,7 @@ class _Sets:
         self._parents: dict[tuple[str, int], tuple[str, int]] = {}
         self._removes: dict[tuple[str, int], dict[Axis, set[int]]] = {}
         self._kept: dict[tuple[str, int], str] = {}
+        self._made: set[str] = set()  # by these, the others only pass on what they are given
 
     def __contains__(self, channel: tuple[str, int]) -> bool:
         return channel in self._parents
@@ -153,8 +154,10 @@ class _Sets:
         self._removes[head].setdefault((place.path, place.axis), set()).add(index)
         if isinstance(place.module, nn.Conv2d) and place.axis == OUT:
             self._unite(head, self._find((place.path, index)))
+            if not place.is_depthwise:
+                self._made.add(place.path)
 
-    def coupling(self, order: Mapping[str, int], channels: Mapping[str, int]) -> Coupling:
+    def coupling(self, order: Mapping[str, int]) -> Coupling:
         """Return the units, and the layers that have none."""
         members: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for channel in self._parents:
@@ -164,6 +167,8 @@ class _Sets:
         free: set[str] = set()
         for head, found in members.items():
             found.sort(key=lambda channel: (order.get(channel[0], len(order)), channel))
+            if all(path not in self._made for path, _ in found):
+                self._kept.setdefault(head, "they are those of the images")
             if head in self._kept:
                 kept.update(dict.fromkeys((path for path, _ in found), self._kept[head]))
                 continue
@@ -206,7 +211,7 @@ def _why_kept(place: _Place, network: Network, keep: Collection[str]) -> str:
             module, nn.BatchNorm1d | nn.BatchNorm2d
         ):
             return f"the weights of {place.path} are computed"
-        layer = network._found.get(place.path)
+        layer = network.every_layer.get(place.path)
         return f"{place.path} runs more than once" if layer is not None and layer.calls > 1 else ""
     kind = type(module).__name__
     if kind == "_OutputOp":

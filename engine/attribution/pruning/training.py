@@ -36,6 +36,10 @@ from fc7.engine.store import Checkpoints, Progress, Report
 from fc7.engine.store.fingerprint import software
 
 RESULT = "network.safetensors"
+# The options that the result depends on.
+_RECORDED = (
+    *("epochs", "batch_rows", "learning_rate", "momentum", "weight_decay", "augment", "seed"),
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ class FineTune:
                 f"epochs is {options.epochs:g}, the batch {options.batch_rows}, the learning rate "
                 f"{options.learning_rate:g}, threads {options.threads}; each is above 0"
             )
+        if options.seed < 0:
+            raise OptionError(f"seed is {options.seed}; it must be at least 0")
         self._targets = Targets(LABEL, self.network, class_count(self.network), self.source)
         rows = np.arange(len(self.source))
         self._rows = rows[self._targets.known(rows)]
@@ -258,11 +264,6 @@ def flip_and_shift(image: Tensor, key: Sequence[int]) -> Tensor:
         columns = columns[::-1]
     rows = torch.from_numpy(lines[top : top + height])
     return image[:, rows][:, :, torch.from_numpy(columns.copy())]
-
-
-_RECORDED = (
-    *("epochs", "batch_rows", "learning_rate", "momentum", "weight_decay", "augment", "seed"),
-)
 
 
 def _drawn(*key: int) -> int:

@@ -16,7 +16,7 @@ from fc7.engine.attribution.importance.criteria import (
     criterion_of,
     read_importance,
 )
-from fc7.engine.attribution.importance.stored import read_stored
+from fc7.engine.attribution.importance.stored import ConvolutionLayer, read_stored
 from fc7.engine.attribution.pruning.accuracy import Accuracy, measure_accuracy
 from fc7.engine.attribution.pruning.choice import Room, by_fraction, by_multiply_adds, ranked
 from fc7.engine.attribution.pruning.coupling import Unit, couple
@@ -47,7 +47,7 @@ class PruneOptions:
         flops: the share of multiply-adds that may stay; None where `fraction` is given.
         criterion: by which channels are ranked: taylor, activation, l1 or random.
         seed: of the random criterion.
-        keep_layers: names or paths of convolutions that lose no channel.
+        keep_layers: names or paths of convolutions, or of blocks of them, that lose no channel.
         device: where accuracy and speed are measured and training runs.
         threads: decoding threads.
         report: called while data is read.
@@ -151,7 +151,8 @@ def prune(
     smaller_file = temporary.with_suffix(SUFFIX)
     try:
         save_pruned(smaller_file, pruned, state)
-        smaller = load_model(str(smaller_file), device=options.device)
+        precision = network.precision
+        smaller = load_model(str(smaller_file), device=options.device, precision=precision)
         _check_answer(network, smaller)
         whole = network_of(run, options.device)
         accuracies = [
@@ -159,10 +160,11 @@ def prune(
             _accuracy(smaller, tested, "accuracy after", options),
         ]
         if finetune is not None and training is not None:
-            stage = _stage(smaller, pruned, training, finetune, options)
+            start = load_model(str(smaller_file), device=options.device)
+            stage = _stage(start, pruned, training, finetune, options)
             result = run_stage(run, stage).folder / "result" / RESULT
             shutil.copyfile(result, smaller_file)
-            trained = load_model(str(smaller_file), device=options.device)
+            trained = load_model(str(smaller_file), device=options.device, precision=precision)
             accuracies.append(_accuracy(trained, tested, "accuracy tuned", options))
         publish(smaller_file, out)
     finally:
@@ -191,12 +193,11 @@ def choose(
         OptionError: an option is out of range, or no channel can go.
     """
     criterion = criterion_of(options.criterion)
-    keep = {network.layer(name).path for name in options.keep_layers}
-    coupling = couple(network, keep)
+    layers, scores = importance.layers, importance.scores[options.criterion]
+    coupling = couple(network, _kept_paths(network, layers, options.keep_layers))
     if not coupling.units:
         reasons = "; ".join(sorted(set(coupling.kept.values())))
         raise OptionError(f"no channel of {network.name} can go: {reasons}")
-    layers, scores = importance.layers, importance.scores[options.criterion]
     known = {layer.path for layer in layers}
     units = [unit for unit in coupling.units if all(path in known for path, _ in unit.channels)]
     ordered = ranked(units, layers, scores, criterion)
@@ -207,6 +208,20 @@ def choose(
         return by_fraction(ordered, options.fraction, channels, room), coupling.kept
     assert options.flops is not None
     return by_multiply_adds(ordered, options.flops, room), coupling.kept
+
+
+def _kept_paths(
+    network: Network, layers: Sequence[ConvolutionLayer], names: Sequence[str]
+) -> set[str]:
+    """Return the paths of the convolutions that layers are, or that lie in them."""
+    kept: set[str] = set()
+    for name in names:
+        path = network.layer(name).path
+        inside = {one.path for one in layers if one.path == path or one.path.startswith(f"{path}.")}
+        if not inside:
+            raise OptionError(f"{name} is no convolution of {network.name}, and holds none")
+        kept |= inside
+    return kept
 
 
 def _accuracy(
