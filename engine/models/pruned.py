@@ -27,6 +27,7 @@ from fc7.engine.data.transform import Transform
 from fc7.engine.errors import ModelError
 from fc7.engine.models.bare import PORTED, build_bare
 from fc7.engine.models.network import Network, first_line
+from fc7.engine.models.own import is_in_current_folder
 from fc7.engine.models.state import fit_state
 
 SUFFIX = ".safetensors"
@@ -124,6 +125,37 @@ def read_pruned(file: Path) -> Pruned | None:
             f"{file} does not say what network it holds ({first_line(error)[:200]}); make it again "
             "with fc7 prune"
         ) from error
+
+
+def network_in(name: str, asked: str) -> str:
+    """Return the name of the network that a file holds with its weights.
+
+    Args:
+        name: the file.
+        asked: the weights that were asked for beside it: "default", or there are two.
+
+    Raises:
+        ModelError: there is no such file, or it does not say which network it holds, or that is a
+            function of one's own that is not in the current folder.
+    """
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise ModelError(f"there is no file {name}; fc7 prune makes such a network")
+    if asked != "default":
+        raise ModelError(f"{name} holds its own weights; leave the weights out")
+    pruned = read_pruned(file)
+    if pruned is None:
+        raise ModelError(
+            f"{name} holds weights, and does not say of which network; give them as weights "
+            "(--model NAME --weights FILE)"
+        )
+    # A file that somebody sent must not choose which code runs here.
+    if ":" in pruned.network and not is_in_current_folder(pruned.network):
+        raise ModelError(
+            f"{name} is of {pruned.network}, which is not in the current folder; name it yourself "
+            f"(--model {pruned.network} --weights {name})"
+        )
+    return pruned.network
 
 
 def build_pruned(pruned: Pruned, state: Mapping[str, Tensor], source: str) -> nn.Module:

@@ -28,8 +28,8 @@ from fc7.engine.models.network import (
     Precision,
     first_line,
 )
-from fc7.engine.models.own import call_own, is_in_current_folder
-from fc7.engine.models.pruned import SUFFIX, Pruned, build_pruned, read_pruned
+from fc7.engine.models.own import call_own
+from fc7.engine.models.pruned import SUFFIX, Pruned, build_pruned, network_in, read_pruned
 from fc7.engine.models.state import fit_state, read_state
 
 # Sides in pixels to try on a network that does not say which it takes, the usual one first.
@@ -90,7 +90,7 @@ def load_model(
     """
     asked = "default" if weights is None else str(weights)
     if name.endswith(SUFFIX):
-        name, asked = _network_in(name, asked), name
+        name, asked = network_in(name, asked), name
     pruned = read_pruned(Path(asked).expanduser()) if _is_safetensors(asked) else None
     if pruned is not None:
         recipe = _pruned(pruned, name, Path(asked).expanduser())
@@ -260,28 +260,6 @@ def _own(name: str, asked: str, seed: int) -> _Recipe:
 
 def _is_safetensors(asked: str) -> bool:
     return asked.endswith(SUFFIX) and Path(asked).expanduser().is_file()
-
-
-def _network_in(name: str, asked: str) -> str:
-    """Return the name of the network that a file holds with its weights."""
-    file = Path(name).expanduser()
-    if not file.is_file():
-        raise ModelError(f"there is no file {name}; fc7 prune makes such a network")
-    if asked != "default":
-        raise ModelError(f"{name} holds its own weights; leave the weights out")
-    pruned = read_pruned(file)
-    if pruned is None:
-        raise ModelError(
-            f"{name} holds weights, and does not say of which network; give them as weights "
-            "(--model NAME --weights FILE)"
-        )
-    # A file that somebody sent must not choose which code runs here.
-    if ":" in pruned.network and not is_in_current_folder(pruned.network):
-        raise ModelError(
-            f"{name} is of {pruned.network}, which is not in the current folder; name it yourself "
-            f"(--model {pruned.network} --weights {name})"
-        )
-    return pruned.network
 
 
 def _pruned(pruned: Pruned, name: str, file: Path) -> _Recipe:

@@ -1,11 +1,6 @@
 """Importance: what a run holds, against the formulas by hand in float64, and after stops."""
 
 import copy
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +27,7 @@ from fc7.engine.data import open_source
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import FingerprintError, ModelError, OptionError, StoreError
 from fc7.engine.models import Network, load_model
-from fc7.engine.store import open_store, verify
+from fc7.engine.store import Progress, open_store, verify
 
 SIZE = 13
 
@@ -312,42 +307,26 @@ def test_chance_favours_neither_wide_nor_narrow_layers() -> None:
     np.testing.assert_allclose(least / 300, 0.25, atol=0.03)
 
 
-CHILD = """
-import sys, time, torch
-torch.set_num_threads(1)
-from fc7.engine.attribution.importance.job import ImportanceOptions
-from fc7.engine.attribution.importance.workflow import importance
-from fc7.engine.data.shapes import ShapesSource
+def test_parts_and_a_stop_change_no_byte(tmp_path: Path, network: Network) -> None:
+    folder = tmp_path / "run"
 
-class Slow(ShapesSource):
-    def decode(self, payload):
-        time.sleep(0.1)
-        return super().decode(payload)
+    def stop(progress: Progress) -> None:
+        if progress.done >= 6:
+            raise KeyboardInterrupt
 
-options = ImportanceOptions(threads=1, part_rows=2, batch_rows=2)
-importance(Slow(20, 9), "tiny-shapes", sys.argv[1], options)
-"""
-
-
-def test_parts_and_a_kill_change_no_byte(tmp_path: Path, network: Network) -> None:
-    folder, options = tmp_path / "run", ImportanceOptions(2, 2, 1)
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)])
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("jobs/importance/commits/part-*.json"))) < 2:
-        assert child.poll() is None, "the child ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    with pytest.raises(KeyboardInterrupt):
+        importance("shapes:14:9", network, folder, ImportanceOptions(2, 4, 1, report=stop))
+    assert 1 <= len(open_store(folder).job("importance").committed()) < 4
     with pytest.raises(StoreError, match="not finished"):
         read_stored(open_store(folder))
-    half = ImportanceOptions(2, 2, 1, parts="1::2")
-    _, summary = importance_with_summary("shapes:20:9", network, folder, half)
+    half = ImportanceOptions(2, 4, 1, parts="3::2")
+    _, summary = importance_with_summary("shapes:14:9", network, folder, half)
     assert not summary.is_complete
-    run = importance("shapes:20:9", network, folder, options)
-    whole = importance("shapes:20:9", network, tmp_path / "whole", options)
+    options = ImportanceOptions(2, 4, 1)
+    run = importance("shapes:14:9", network, folder, options)
+    whole = importance("shapes:14:9", network, tmp_path / "whole", options)
     files = sorted(path.relative_to(folder) for path in folder.glob("jobs/importance*/*/*.npy"))
-    assert len(files) == 4 * 10 + 4 * 10 + 4
+    assert len(files) == 4 * 4 + 4 * 4 + 4
     for file in files:
         assert (folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
     assert verify(run) == []

@@ -497,6 +497,11 @@ def test_ones_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir("elsewhere")
     with pytest.raises(ModelError, match="--model own_net:make --weights"):
         load_model("../own.safetensors")
+    # Installed, as it were: who asked for the network by name has named what runs.
+    monkeypatch.syspath_prepend(str(tmp_path))
+    prune(Run(tmp_path / "run"), "there.safetensors", PruneOptions(fraction=0.3, device="cpu"))
+    there = load_model("own_net:make", weights="there.safetensors", device="cpu")
+    assert there.digest == loaded.digest
 
 
 def test_choosing_needs_scores_alone(network: Network, run: Run) -> None:

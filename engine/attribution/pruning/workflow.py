@@ -7,8 +7,10 @@ load_model("pruned.safetensors")
 
 import dataclasses
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fc7.engine.attribution.importance.criteria import (
@@ -34,7 +36,7 @@ from fc7.engine.models.cost import (
 )
 from fc7.engine.models.pruned import SUFFIX, Pruned, save_pruned
 from fc7.engine.store import Report, Run, run_stage
-from fc7.engine.store.atomic import publish, temporary_beside
+from fc7.engine.store.atomic import publish, remove_stale, temporary_beside
 from fc7.engine.store.network import network_of
 
 
@@ -128,57 +130,43 @@ def prune(
         StoreError: the run holds no importances, or its network is not to be had any more.
         ModelError: the network cannot be followed from layer to layer.
     """
-    out = Path(out)
-    if out.suffix != SUFFIX:
-        raise OptionError(f"{out} must end in {SUFFIX}, as the file of a network")
-    if (options.fraction is None) == (options.flops is None):
-        raise OptionError("give a fraction of channels to remove or a share of flops to keep")
-    out.parent.stat()  # before anything is spent on what could not be written
+    out = _checked(Path(out), options)
     network = network_of(run, device="cpu")
     importance = read_importance(run, network, options.seed)
     chosen, kept = choose(network, importance, options)
     tested, why = _test_rows(run, test)
     training = _open(data, run) if finetune is not None else None
-    made: dict[str, object] = {"criterion": options.criterion}
-    made["scored_on"] = run.meta["source"]["spec"]
-    made |= {"fraction": options.fraction, "flops": options.flops}
-    made |= {"seed": options.seed} if options.criterion == "random" else {}
-    names = {layer.path: layer.name for layer in importance.layers}
-
     state, groups = without(network.model, chosen)
-    pruned = Pruned.of(network, groups, made)
-    temporary = temporary_beside(out)
-    smaller_file = temporary.with_suffix(SUFFIX)
-    try:
-        save_pruned(smaller_file, pruned, state)
-        precision = network.precision
-        smaller = load_model(str(smaller_file), device=options.device, precision=precision)
-        _check_answer(network, smaller)
-        whole = network_of(run, options.device)
+    pruned = Pruned.of(network, groups, _made(run, options))
+    with tempfile.TemporaryDirectory(prefix="fc7-") as folder:
+        file = Path(folder) / out.name
+        save_pruned(file, pruned, state)
+        del state
+        # What is measured is what is written, as whoever reads it will have it.
+        load = partial(load_model, network.name, device=options.device)
+        as_before = partial(load, precision=network.precision)
+        networks = [network_of(run, options.device), as_before(file)]
+        _check_answer(*networks)
         accuracies = [
-            _accuracy(whole, tested, "accuracy before", options),
-            _accuracy(smaller, tested, "accuracy after", options),
+            _accuracy(each, tested, f"accuracy {when}", options)
+            for each, when in zip(networks, ("before", "after"), strict=True)
         ]
         if finetune is not None and training is not None:
-            start = load_model(str(smaller_file), device=options.device)
-            stage = _stage(start, pruned, training, finetune, options)
-            result = run_stage(run, stage).folder / "result" / RESULT
-            shutil.copyfile(result, smaller_file)
-            trained = load_model(str(smaller_file), device=options.device, precision=precision)
-            accuracies.append(_accuracy(trained, tested, "accuracy tuned", options))
-        publish(smaller_file, out)
-    finally:
-        smaller_file.unlink(missing_ok=True)
-    speeds = images_per_second([whole, smaller])
-    before = _figures(whole, accuracies[0], speeds[0])
+            stage = _stage(load(file), pruned, training, finetune, options)
+            file = run_stage(run, stage).folder / "result" / RESULT
+            accuracies.append(_accuracy(as_before(file), tested, "accuracy tuned", options))
+        _publish_copy(file, out)
+    whole, smaller = networks
+    speeds = images_per_second(networks)
     after, *tuned = (_figures(smaller, accuracy, speeds[1]) for accuracy in accuracies[1:])
     changes = widths(network.model, places_removed(chosen))
+    names = {layer.path: layer.name for layer in importance.layers}
     return PrunedNetwork(
         out,
-        before,
+        _figures(whole, accuracies[0], speeds[0]),
         after,
         tuned[0] if tuned else None,
-        {names[layer.path]: changes[layer.path] for layer in importance.layers},
+        {name: changes[path] for path, name in names.items()},
         {names.get(path, path): reason for path, reason in kept.items()},
         why,
     )
@@ -208,6 +196,39 @@ def choose(
         return by_fraction(ordered, options.fraction, channels, room), coupling.kept
     assert options.flops is not None
     return by_multiply_adds(ordered, options.flops, room), coupling.kept
+
+
+def _checked(out: Path, options: PruneOptions) -> Path:
+    """Return where the file goes, before anything is spent on what could not be written."""
+    if out.suffix != SUFFIX:
+        raise OptionError(f"{out} must end in {SUFFIX}, as the file of a network")
+    if (options.fraction is None) == (options.flops is None):
+        raise OptionError("give a fraction of channels to remove or a share of flops to keep")
+    out.parent.stat()
+    return out
+
+
+def _made(run: Run, options: PruneOptions) -> dict[str, object]:
+    """Say how the smaller network comes about."""
+    chance = {"seed": options.seed} if options.criterion == "random" else {}
+    return {
+        "criterion": options.criterion,
+        "scored_on": run.meta["source"]["spec"],
+        "fraction": options.fraction,
+        "flops": options.flops,
+        **chance,
+    }
+
+
+def _publish_copy(file: Path, out: Path) -> None:
+    """Copy a file to where it is wanted, whole or not at all."""
+    remove_stale(out.parent, out.name)
+    temporary = temporary_beside(out)
+    try:
+        shutil.copyfile(file, temporary)
+        publish(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _kept_paths(
