@@ -158,6 +158,7 @@ class MeasureImportance:
 
     def _suitable_batch(self) -> int:
         """Return how many images' activations fit, for the pass back, into half a gigabyte."""
-        shapes = [self._network.layer(one.path).shape for one in self._convolutions]
-        image_bytes = _COPIES * 4 * sum(math.prod(shape) for shape in shapes)
-        return max(1, min(_MOST_TOGETHER, _BATCH_BYTES // image_bytes))
+        layers = self._network.every_layer
+        known = [layers[one.path].shape for one in self._convolutions if one.path in layers]
+        image_bytes = _COPIES * 4 * sum(math.prod(shape) for shape in known)
+        return max(1, min(_MOST_TOGETHER, _BATCH_BYTES // max(1, image_bytes)))
