@@ -23,10 +23,9 @@ from torch import Tensor
 
 from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.saliency import Method
-from fc7.engine.attribution.targets import PREDICTED, Targets
+from fc7.engine.attribution.targets import PREDICTED, Targets, class_count
 from fc7.engine.attribution.units import Units
 from fc7.engine.data.source import Source
-from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.kernels.guided_relu import Rule
 
@@ -142,13 +141,3 @@ class UnitMaps:
     def _units(self, count: int) -> Units:
         assert self._backprop.layer is not None
         return Units(self._backprop.layer, self._unit, count)
-
-
-@torch.inference_mode()
-def class_count(network: Network) -> int:
-    """Return how many classes a network has."""
-    height, width = network.input_size
-    logits: Tensor = network(torch.zeros(1, 3, height, width, device=network.device))
-    if logits.ndim != 2:
-        raise OptionError(f"{network.name} returns {tuple(logits.shape[1:])} an image, no logits")
-    return int(logits.shape[1])

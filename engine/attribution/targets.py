@@ -136,11 +136,14 @@ def class_number(wanted: str | int, network: Network, classes: int) -> int:
     return found[0]
 
 
+@torch.inference_mode()
 def class_count(network: Network) -> int:
-    """Return how many logits a network has."""
-    with torch.inference_mode():
-        image = torch.zeros(1, 3, *network.input_size, device=network.device)
-        return int(network(image).shape[1])
+    """Return how many classes a network has."""
+    height, width = network.input_size
+    logits: Tensor = network(torch.zeros(1, 3, height, width, device=network.device))
+    if logits.ndim != 2:
+        raise OptionError(f"{network.name} returns {tuple(logits.shape[1:])} an image, no logits")
+    return int(logits.shape[1])
 
 
 def class_name(network: Network | None, number: int) -> str:

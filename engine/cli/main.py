@@ -53,6 +53,7 @@ techniques.register(app)
 attribution.register(app)
 gradients.register(app)
 segmentation.register(app)
+pruning.register(app)
 inspect.register(app)
 
 
