@@ -67,7 +67,13 @@ def importance(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
     with progress() as report:
-        options = ImportanceOptions(batch, part_rows, thread_count(threads), parts, report)
+        options = ImportanceOptions(
+            batch_rows=batch,
+            part_rows=part_rows,
+            threads=thread_count(threads),
+            parts=parts,
+            report=report,
+        )
         made, summary = importance_with_summary(source, network, out, options)
     outcome = outcome_of(made, [summary])
     if summary.is_complete:
@@ -138,21 +144,21 @@ def prune(
     workers = thread_count(threads)
     with progress() as report:
         options = PruneOptions(
-            fraction,
-            flops,
-            criterion,
-            seed,
-            o.split_layers(keep_layers) if keep_layers else (),
-            device,
-            workers,
-            report,
+            fraction=fraction,
+            flops=flops,
+            criterion=criterion,
+            seed=seed,
+            keep_layers=o.split_layers(keep_layers) if keep_layers else (),
+            device=device,
+            threads=workers,
+            report=report,
         )
         training = None
         if finetune is not None:
             training = FineTuneOptions(
-                finetune,
-                batch,
-                learning_rate,
+                epochs=finetune,
+                batch_rows=batch,
+                learning_rate=learning_rate,
                 augment=augment,
                 seed=seed,
                 threads=workers,
