@@ -16,6 +16,7 @@ from fc7.engine.cli import (
     gradients,
     inspect,
     main_job,
+    pruning,
     segmentation,
     techniques,
 )
