@@ -2,7 +2,8 @@
 
 For every channel its strongest images, and for each of them the guided gradient of the neuron at
 the patch's place, cut out to what that neuron sees (Springenberg et al., 2015, figures 3 and 4).
-A stage: it reads the maximal patches that a run holds, and makes in one folder
+A stage that goes on after a stop: it reads the maximal patches that a run holds, and makes in one
+folder
 
     channels   (C,) int64
     rows       (C, K) int64, the images, strongest first; -1 where there are fewer
@@ -10,6 +11,8 @@ A stage: it reads the maximal patches that a run holds, and makes in one folder
     peaks      (C, K) float32, the largest absolute gradient in each
 """
 
+import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +31,14 @@ from fc7.engine.data.tiles import BLANK, fit_tile
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network, receptive_field
 from fc7.engine.store import Progress, Report, Run
+from fc7.engine.store.checkpoints import Checkpoints
 from fc7.engine.store.patches import patches_job, read_patches
 from fc7.kernels.guided_relu import Rule
 
 DEFAULT_TILE = 96
 TOGETHER = 16
+CHECKPOINT_SECONDS = 60.0
+"""How much work a stop may cost."""
 
 Pair = tuple[int, int]
 """Which channel of those asked for, and which of its patches."""
@@ -107,46 +113,67 @@ class GuidedPatches:
             "tile": self._tile,
         }
 
-    def build(self, folder: Path) -> Mapping[str, Any]:
-        """Fill the folder."""
+    def resume(self, folder: Path, checkpoints: Checkpoints) -> Mapping[str, Any]:
+        """Fill the folder, from where the newest checkpoint stands."""
         shape = self._rows.shape
         np.save(folder / "channels.npy", self._channels)
         np.save(folder / "rows.npy", self._rows)
-        peaks = np.zeros(shape, dtype=np.float32)
-        pictures = np.lib.format.open_memmap(
-            folder / "pictures.npy", "w+", np.uint8, (*shape, self._tile, self._tile, 3)
-        )
-        pictures[:] = BLANK
-        done = 0
-        for pairs, gradients in self._gradients():
+        before = checkpoints.latest()
+        if before is None:
+            start, peaks = 0, np.zeros(shape, dtype=np.float32)
+            pictures = np.lib.format.open_memmap(
+                folder / "pictures.npy", "w+", np.uint8, (*shape, self._tile, self._tile, 3)
+            )
+            pictures[:] = BLANK
+        else:
+            shutil.copy(before / "pictures.npy", folder)
+            pictures = np.lib.format.open_memmap(folder / "pictures.npy", "r+")
+            peaks, start = np.load(before / "peaks.npy"), int(np.load(before / "done.npy"))
+        kept = time.monotonic()
+        for done, pairs, gradients in self._gradients(start):
             for pair, gradient in zip(pairs, gradients, strict=True):
                 peaks[pair] = gradient.abs().amax() if gradient.numel() else 0
                 if gradient.numel():
                     picture = torch.from_numpy(in_own_colours(gradient.numpy()))
                     pictures[pair] = fit_tile(picture.permute(2, 0, 1), self._tile)
-            done += len(pairs)
+            if time.monotonic() - kept >= CHECKPOINT_SECONDS:
+                pictures.flush()
+                with checkpoints.write() as checkpoint:
+                    shutil.copy(folder / "pictures.npy", checkpoint)
+                    np.save(checkpoint / "peaks.npy", peaks)
+                    np.save(checkpoint / "done.npy", done)
+                kept = time.monotonic()
             if self._report:
                 self._report(Progress(self.name, done, int((self._rows >= 0).sum())))
         pictures.flush()
         np.save(folder / "peaks.npy", peaks)
         return {"channels": shape[0], "top": shape[1], "layer": self._layer, "rule": self._rule}
 
-    def _gradients(self) -> Iterator[tuple[list[Pair], list[Tensor]]]:
-        """Yield some patches and their gradients, (3, h, w) float32 each, in the order of rows."""
+    def _gradients(self, done: int) -> Iterator[tuple[int, list[Pair], list[Tensor]]]:
+        """Yield how many patches are dealt with so far, some of them, and their gradients.
+
+        These are (3, h, w) float32 each. The first `done` patches are left out.
+        """
         backprop = Backprop(self._network, self._rule, self._layer)
         assert backprop.layer is not None
         boxes = receptive_field(self._network, self._layer).boxes()
-        spatial = backprop.layer.is_spatial
-        for pairs, images in self._batches():
-            pixels = as_floats(images, self._network.device).div_(255)
-            numbers = [self._unit(pair, backprop.layer.shape, spatial) for pair in pairs]
+        shape, spatial = backprop.layer.shape, backprop.layer.is_spatial
+        for pairs, found in self._batches(done):
+            done += len(pairs)
+            # What cannot be read any more stays grey.
+            seen = [(pair, image) for pair, image in zip(pairs, found, strict=True)
+                    if image is not None]  # fmt: skip
+            if not seen:
+                continue
+            pixels = as_floats([image for _, image in seen], self._network.device).div_(255)
+            numbers = [self._unit(pair, shape, spatial) for pair, _ in seen]
             units = Units(backprop.layer, torch.tensor(numbers), len(numbers))
             maps = backprop(pixels, units.of(slice(None))).maps.cpu()
             cut = []
-            for gradient, pair in zip(maps, pairs, strict=True):
+            for gradient, (pair, _) in zip(maps, seen, strict=True):
                 top, left, bottom, right = boxes[self._positions[pair] if spatial else 0].tolist()
                 cut.append(gradient[:, top:bottom, left:right])
-            yield pairs, cut
+            yield done, [pair for pair, _ in seen], cut
 
     def _unit(self, pair: Pair, shape: tuple[int, ...], spatial: bool) -> list[int] | int:
         channel = int(self._channels[pair[0]])
@@ -154,22 +181,23 @@ class GuidedPatches:
             return channel
         return [channel, *divmod(int(self._positions[pair]), shape[2])]
 
-    def _batches(self) -> Iterator[tuple[list[Pair], list[Tensor]]]:
-        """Yield patches and what the network sees of their images; each is decoded once."""
-        places: dict[int, list[Pair]] = {}
-        for channel, rank in np.argwhere(self._rows >= 0).tolist():
-            places.setdefault(int(self._rows[channel, rank]), []).append((channel, rank))
-        pairs: list[Pair] = []
-        images: list[Tensor] = []
+    def _batches(self, done: int) -> Iterator[tuple[list[Pair], list[Tensor | None]]]:
+        """Yield patches and what the network sees of their images, each of which is decoded once.
+
+        They come in the order of rows, always in the same batches.
+        """
+        pairs: list[Pair] = [(c, rank) for c, rank in np.argwhere(self._rows >= 0).tolist()]
+        order = sorted(pairs, key=lambda pair: (self._rows[pair], *pair))[done:]
+        numbers = list(dict.fromkeys(int(self._rows[pair]) for pair in order))
         transform = self._network.transform
-        for row in read_rows(self._source, sorted(places), transform, threads=2, lookahead=32):
-            if row.image is None:  # it cannot be read any more: its tile stays grey
-                continue
-            for pair in places[row.number]:
-                pairs.append(pair)
-                images.append(row.image)
-                if len(pairs) == TOGETHER:
-                    yield pairs, images
-                    pairs, images = [], []
-        if pairs:
-            yield pairs, images
+        images = read_rows(self._source, numbers, transform, threads=2, lookahead=32)
+        row = next(images, None)
+        for first in range(0, len(order), TOGETHER):
+            batch = order[first : first + TOGETHER]
+            found: list[Tensor | None] = []
+            for pair in batch:
+                while row is not None and row.number != self._rows[pair]:
+                    row = next(images, None)
+                assert row is not None
+                found.append(row.image)
+            yield batch, found

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fc7.engine.attribution import guided_patches
 from fc7.engine.attribution.gradient_pictures import in_own_colours, over_image, peak_of
 from fc7.engine.attribution.guided import guided_maps
 from fc7.engine.attribution.guided_patches import GuidedPatches
@@ -92,6 +93,41 @@ def test_an_image_that_is_gone_leaves_grey(network: Network, tmp_path: Path) -> 
         for rank in range(3):
             grey = bool((pictures[channel, rank] == BLANK).all())
             assert grey == (rows[channel, rank] == 1)
+
+
+def test_after_a_stop_it_goes_on_to_the_same_bytes(
+    run: Run, network: Network, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guided_patches, "CHECKPOINT_SECONDS", 0.0)
+    whole, stopped = (
+        open_store(Path(shutil.copytree(run.folder, tmp_path / name))) for name in "ab"
+    )
+    channels, done = list(range(12)), []
+    run_stage(whole, GuidedPatches(whole, source, network, "conv3", channels, top=4, tile=16))
+
+    def stop(progress: Progress) -> None:
+        done.append(progress.done)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(
+            stopped,
+            GuidedPatches(stopped, source, network, "conv3", channels, 4, tile=16, report=stop),
+        )
+    assert done == [16, 32]
+    resumed: list[Progress] = []
+    job = run_stage(
+        stopped,
+        GuidedPatches(
+            stopped, source, network, "conv3", channels, 4, tile=16, report=resumed.append
+        ),
+    )
+    assert [progress.done for progress in resumed] == [48]
+    for name in ("channels", "rows", "pictures", "peaks"):
+        expected = whole.job("guided-patches-conv3").result(name)
+        assert np.array_equal(job.result(name), expected)
+    assert not (job.folder / "checkpoints").exists()
 
 
 def test_other_options_make_it_again(run: Run, network: Network, source: Source,
