@@ -220,6 +220,10 @@ class Network(nn.Module):
             "transform": self.transform.to_dict(),
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; its layers are listed again."""
+        return {name: value for name, value in self.__dict__.items() if name != "layers"}
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: BatchNorm would couple batch-mates, dropout would add noise."""
         return self._eval()

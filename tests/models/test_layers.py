@@ -1,5 +1,7 @@
 """Names of layers: each alias is the module one expects, and wrong names help."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -193,3 +195,13 @@ def test_layers_after_counts_to_the_logits() -> None:
     assert [alexnet.layers_after(name) for name in ("fc8", "relu7", "fc7")] == [0, 1, 2]
     resnet = load_model("resnet18", weights="random", device="cpu")
     assert [resnet.layers_after(name) for name in ("fc", "avgpool", "layer4")] == [0, 1, 2]
+
+
+def test_a_network_can_be_copied_with_its_layers_listed() -> None:
+    network = load_model("tiny-shapes", device="cpu")
+    before = list(network.layers)
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(network)))
+    assert list(twin.layers) == before
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(twin(images), network(images))
+    assert twin.model.conv1.weight.data_ptr() != network.model.conv1.weight.data_ptr()
