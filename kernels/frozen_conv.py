@@ -7,14 +7,13 @@ torch keeps x for the gradient of w, even where w needs none: of a network that 
 activation.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Pair = int | Sequence[int]
+from fc7.kernels.pairs import Pair, pair
 
 
 def frozen_conv(
@@ -43,7 +42,8 @@ def frozen_conv(
     Returns:
         (N, D, OH, OW).
     """
-    options: tuple[Any, ...] = (_pair(stride), _pair(padding), _pair(dilation), groups)
+    sides = padding if isinstance(padding, str) else pair(padding)
+    options: tuple[Any, ...] = (pair(stride), sides, pair(dilation), groups)
     trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     goes_back = torch.is_grad_enabled() and x.requires_grad
     if trains or not goes_back or x.ndim != 4 or isinstance(padding, str):
@@ -79,9 +79,3 @@ class _FrozenConv(torch.autograd.Function):
             [True, False, False],
         )[0]  # fmt: skip
         return gx, None, None, None
-
-
-def _pair(sizes: Pair | str) -> list[int] | str:
-    if isinstance(sizes, str):
-        return sizes
-    return [sizes, sizes] if isinstance(sizes, int) else list(sizes)

@@ -11,7 +11,6 @@ finding it and reading it back takes longer than the pooling itself, and 4 bytes
 VGG16 neither shows in the peak, which the activations of the first layers make.
 """
 
-from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-Pair = int | Sequence[int]
+from fc7.kernels.pairs import Pair, pair
 
 
 def max_pool(
@@ -47,10 +46,10 @@ def max_pool(
     Raises:
         RuntimeError: the sizes make no sense, as torch says.
     """
-    window = (_pair(kernel_size), _pair(kernel_size if stride is None or stride == [] else stride))
+    window = (pair(kernel_size), pair(kernel_size if stride is None or stride == [] else stride))
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return functional.max_pool2d(x, *window, _pair(padding), _pair(dilation), ceil_mode)
-    y: Tensor = _MaxPool.apply(x, (*window, _pair(padding), _pair(dilation), ceil_mode))
+        return functional.max_pool2d(x, *window, pair(padding), pair(dilation), ceil_mode)
+    y: Tensor = _MaxPool.apply(x, (*window, pair(padding), pair(dilation), ceil_mode))
     return y
 
 
@@ -78,10 +77,6 @@ class _MaxPool(torch.autograd.Function):
             g, like, *ctx.options, winners.long()
         )
         return gx, None
-
-
-def _pair(sizes: Pair) -> list[int]:
-    return [sizes, sizes] if isinstance(sizes, int) else list(sizes)
 
 
 def max_pool_reference(

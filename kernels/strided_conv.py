@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fc7.kernels.frozen_conv import frozen_conv
+from fc7.kernels.pairs import pair
 
 _FEW_CHANNELS = 4
 _CHANNELS_AT_ONCE = 16  # what oneDNN computes together, by itself or by our zeros
@@ -47,7 +48,8 @@ def strided_conv(
     stride - 1 pixels more than its kernel covers.
     """
     if _serves(x, weight, bias, stride, padding, dilation, groups):
-        y: Tensor = _StridedConv.apply(x, weight, bias, _pair(stride)[0], _pair(padding))
+        assert not isinstance(padding, str)
+        y: Tensor = _StridedConv.apply(x, weight, bias, pair(stride)[0], pair(padding))
         return y
     return frozen_conv(x, weight, bias, stride, padding, dilation, groups)
 
@@ -68,8 +70,8 @@ def _serves(
         return False
     if any(t.requires_grad for t in tensors[1:]) or isinstance(padding, str) or groups != 1:
         return False
-    (down, across), channels = _pair(stride), x.shape[1]
-    if down != across or down == 1 or channels > _FEW_CHANNELS or _pair(dilation) != [1, 1]:
+    (down, across), channels = pair(stride), x.shape[1]
+    if down != across or down == 1 or channels > _FEW_CHANNELS or pair(dilation) != [1, 1]:
         return False
     outputs = channels * down * down
     products = -(-outputs // _CHANNELS_AT_ONCE) * _CHANNELS_AT_ONCE / outputs
@@ -119,11 +121,6 @@ def _dense(weight: Tensor, stride: int) -> tuple[Tensor, None, int, list[int]]:
     more = -len(dense) % _CHANNELS_AT_ONCE
     dense = functional.pad(dense, (0, 0, 0, 0, 0, 0, 0, more))
     return dense.contiguous(memory_format=torch.channels_last), None, 1, [down - 1, across - 1]
-
-
-def _pair(sizes: Any) -> list[int]:
-    numbers = [sizes] if isinstance(sizes, int) else list(sizes)
-    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def strided_conv_reference(
