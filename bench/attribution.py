@@ -24,7 +24,7 @@ import torch
 
 from fc7.bench.attribution_contestants import WHO, Bench, Case, Method
 from fc7.bench.processes import measure, own_bytes, own_peak_bytes
-from fc7.bench.record import RESULTS, machine, record, versions
+from fc7.bench.record import record, recorded_cases
 
 MODELS = ("alexnet", "vgg16", "resnet18", "resnet50")
 BARS = {"saliency": 1.1, "guided": 1.2}
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         who, method, model = arguments.peak
         print(json.dumps(_make_once(Case(model, method), who)))
         return 0
-    results = _recorded() if arguments.only else {"cases": {}}
+    results = recorded_cases("attribution") if arguments.only else {"cases": {}}
     for model in [arguments.only] if arguments.only else MODELS:
         for method in get_args(Method):
             case = Case(model, method)
@@ -100,17 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in results["missed"]:
         print("MISSED", line)
     return 1 if results["missed"] else 0
-
-
-def _recorded() -> dict[str, Any]:
-    """Return the results of other networks, if this machine and software measured them."""
-    path = RESULTS / "attribution.json"
-    if not path.exists():
-        return {"cases": {}}
-    facts = json.loads(path.read_text())
-    same = facts["versions"] == versions() and facts["machine"]["cpu"] == machine()["cpu"]
-    found: dict[str, Any] = facts["results"] if same else {"cases": {}}
-    return found
 
 
 def _say(name: str, facts: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ process of its own for each, to the moment when the map is made.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ import torch
 from fc7.bench.occlusion_approximations import compare as approximations
 from fc7.bench.occlusion_contestants import SAMPLE, Bench, Case, cpu_seconds
 from fc7.bench.processes import measure, own_peak_bytes
-from fc7.bench.record import RESULTS, machine, record, versions
+from fc7.bench.record import record, recorded_cases
 
 BARS = {"alexnet": 4.0, "vgg16": 8.5, "resnet18": 3.4, "resnet50": 2.8}
 """The least ratio to Captum, 224 pixels, window 16, stride 8."""
@@ -132,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _make_once(Case(model), who, int(batch), arguments.channels_last)
         print(own_peak_bytes())
         return 0
-    results = _recorded() if arguments.only else {"cases": {}}
+    results = recorded_cases("occlusion") if arguments.only else {"cases": {}}
     cases = results["cases"]
     todo: dict[str, Callable[[], None]] = {
         case.model: partial(_add, cases, case) for case in _CASES
@@ -154,17 +153,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add(cases: dict[str, Any], case: Case) -> None:
     cases[case.name] = compare_large() if case is _LARGE else compare(case)
     _say(case.name, cases[case.name])
-
-
-def _recorded() -> dict[str, Any]:
-    """Return the results of other cases, if this machine and software measured them."""
-    path = RESULTS / "occlusion.json"
-    if not path.exists():
-        return {"cases": {}}
-    facts = json.loads(path.read_text())
-    same = facts["versions"] == versions() and facts["machine"]["cpu"] == machine()["cpu"]
-    found: dict[str, Any] = facts["results"] if same else {"cases": {}}
-    return found
 
 
 def _say(name: str, facts: dict[str, Any]) -> None:

@@ -58,6 +58,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def recorded_cases(name: str) -> dict[str, Any]:
+    """Return a benchmark's results so far, if this machine and software measured them.
+
+    They hold `cases` by name, none at first.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {"cases": {}}
+    facts = json.loads(path.read_text())
+    same = facts["versions"] == versions() and facts["machine"]["cpu"] == machine()["cpu"]
+    found: dict[str, Any] = facts["results"] if same else {"cases": {}}
+    return found
+
+
 def record(name: str, results: dict[str, Any], command: str) -> Path:
     """Write results/NAME.json and return its path; `command` is what to type to repeat it."""
     RESULTS.mkdir(exist_ok=True)
