@@ -14,11 +14,11 @@ from fc7.engine.cli.computing import (
     open_network,
     outcome_of,
     thread_count,
+    with_progress,
 )
 
 if TYPE_CHECKING:
     from fc7.engine.attribution.occlusion.job import OccludeOptions
-    from fc7.engine.data import Source
     from fc7.engine.models import Network
     from fc7.engine.store import Run, Summary
 
@@ -92,6 +92,7 @@ def occlude(
     and it continues; other options make other maps in the same run. fc7 report shows them.
     """
     from fc7.engine.attribution.occlusion.job import OccludeOptions
+    from fc7.engine.attribution.workflow import occlude_with_summary
 
     options = OccludeOptions(
         window=window,
@@ -115,23 +116,10 @@ def occlude(
     )
     # The network as it was loaded is not needed beside its folded twin.
     network = network.folded([])
-    made, summary = _occlude(source, network, out, options)
+    made, summary = with_progress(occlude_with_summary, source, network, out, options)
     if not json:
         _say_what_is_slow(made, summary)
     conclude(outcome_of(made, [summary]), [summary], strict, json)
-
-
-def _occlude(
-    source: "Source", network: "Network", out: Path, options: "OccludeOptions"
-) -> tuple["Run", "Summary"]:
-    import dataclasses
-
-    from fc7.engine.attribution.workflow import occlude_with_summary
-    from fc7.engine.cli.console import progress
-
-    with progress() as report:
-        reporting = dataclasses.replace(options, report=report)
-        return occlude_with_summary(source, network, out, reporting)
 
 
 def _draw(

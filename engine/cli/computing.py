@@ -3,14 +3,20 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fc7.engine.cli import options as o
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
+
     from fc7.engine.data import Source
     from fc7.engine.models import Network
     from fc7.engine.store import Run, Summary
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 BATCH, PART_ROWS, MAX_PIXELS = 32, 1024, 100_000_000
 
@@ -95,6 +101,22 @@ def weights_for_shapes(model: str, weights: str | None = None) -> str | None:
 def thread_count(threads: int | None) -> int:
     """Return how many threads decode: as many as this process has cores, unless it is said."""
     return threads or len(os.sched_getaffinity(0))
+
+
+def with_progress(
+    make: "Callable[[Source, Network, Path, Options], tuple[Run, Summary]]",
+    source: "Source",
+    network: "Network",
+    out: Path,
+    options: "Options",
+) -> tuple["Run", "Summary"]:
+    """Run a technique's function, such as `occlude_with_summary`, under a progress bar."""
+    import dataclasses
+
+    from fc7.engine.cli.console import progress
+
+    with progress() as report:
+        return make(source, network, out, dataclasses.replace(options, report=report))
 
 
 def outcome_of(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:

@@ -15,13 +15,11 @@ from fc7.engine.cli.computing import (
     open_network,
     outcome_of,
     thread_count,
+    with_progress,
 )
 
 if TYPE_CHECKING:
     from fc7.engine.attribution.gradient_figure import MappedImage
-    from fc7.engine.attribution.gradient_jobs import GuidedOptions, SaliencyOptions
-    from fc7.engine.data import Source
-    from fc7.engine.models import Network
 
 _BATCH = 16
 
@@ -93,6 +91,7 @@ def saliency(
     the same run. fc7 report shows them.
     """
     from fc7.engine.attribution.gradient_jobs import SaliencyOptions
+    from fc7.engine.attribution.workflow import saliency_with_summary
 
     options = SaliencyOptions(
         dtype=dtype,
@@ -116,7 +115,8 @@ def saliency(
         _draw(saliency_of_image(data, network, options, max_pixels), data, out, json)
         return
     source, network = open_data_and_network(data, max_pixels, *network_options)
-    _carry_out(source, network, out, options, strict, json)
+    made, summary = with_progress(saliency_with_summary, source, network, out, options)
+    conclude(outcome_of(made, [summary]), [summary], strict, json)
 
 
 def guided(
@@ -177,6 +177,7 @@ def guided(
     gradients. Of data it makes a gradient for each image, in a run that fc7 report shows.
     """
     from fc7.engine.attribution.gradient_jobs import GuidedOptions
+    from fc7.engine.attribution.workflow import guided_with_summary
     from fc7.engine.errors import OptionError
 
     if (Path(data) / "run.json").exists():
@@ -205,30 +206,7 @@ def guided(
         _draw(guided_of_image(data, network, options, max_pixels), data, out, json)
         return
     source, network = open_data_and_network(data, max_pixels, *network_options)
-    _carry_out(source, network, out, options, strict, json)
-
-
-def _carry_out(
-    source: "Source",
-    network: "Network",
-    out: Path,
-    options: "SaliencyOptions | GuidedOptions",
-    strict: bool,
-    json: bool,
-) -> None:
-    import dataclasses
-
-    from fc7.engine.attribution.gradient_jobs import SaliencyOptions
-    from fc7.engine.attribution.workflow import guided_with_summary, saliency_with_summary
-    from fc7.engine.cli.console import progress
-
-    with progress() as report:
-        if isinstance(options, SaliencyOptions):
-            reporting = dataclasses.replace(options, report=report)
-            made, summary = saliency_with_summary(source, network, out, reporting)
-        else:
-            guiding = dataclasses.replace(options, report=report)
-            made, summary = guided_with_summary(source, network, out, guiding)
+    made, summary = with_progress(guided_with_summary, source, network, out, options)
     conclude(outcome_of(made, [summary]), [summary], strict, json)
 
 

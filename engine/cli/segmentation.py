@@ -14,6 +14,7 @@ from fc7.engine.cli.computing import (
     open_network,
     outcome_of,
     thread_count,
+    with_progress,
 )
 
 if TYPE_CHECKING:
@@ -109,14 +110,9 @@ def segment(
     source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, precision, mean, std, resize, crop
     )
-    import dataclasses
-
     from fc7.engine.attribution.workflow import segment_with_summary
-    from fc7.engine.cli.console import progress
 
-    with progress() as report:
-        reporting = dataclasses.replace(options, report=report)
-        made, summary = segment_with_summary(source, network, out, reporting)
+    made, summary = with_progress(segment_with_summary, source, network, out, options)
     conclude(outcome_of(made, [summary]), [summary], strict, json)
 
 
