@@ -12,17 +12,34 @@ from fc7.engine.store import Job, PartedArray, Run
 
 
 @dataclass(frozen=True)
-class StoredMaps:
-    """The maps of one job.
+class StoredJob:
+    """One job's maps, or masks, with a number of each row beside them.
 
     Attributes:
         job: the job.
-        name: the maps' name in the run, and the job's: `saliency`, or `saliency-2` and so on.
-        about: how they were made, as the job said it; `technique` is the job's kind.
+        name: the maps' name in the run: `saliency`, or `saliency-2` and so on.
     """
 
     job: Job
     name: str
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one number a row, (N,): target, predicted, probability and so on."""
+        return np.asarray(self.job.run[f"{self.name}.{name}"])
+
+    def value(self, name: str, row: int) -> float:
+        """Return one number of one row."""
+        return float(self.job.run[f"{self.name}.{name}"][row])
+
+
+@dataclass(frozen=True)
+class StoredMaps(StoredJob):
+    """The maps of one job, and what was asked.
+
+    Attributes:
+        about: how they were made, as the job said it; `technique` is the job's kind.
+    """
+
     about: Mapping[str, Any]
 
     @property
@@ -33,14 +50,6 @@ class StoredMaps:
     def has(self, column: str) -> bool:
         """Whether the job keeps such a number of each row."""
         return f"{self.name}.{column}" in self.job.outputs
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return one number a row, (N,)."""
-        return np.asarray(self.job.run[f"{self.name}.{name}"])
-
-    def value(self, name: str, row: int) -> float:
-        """Return one number of one row."""
-        return float(self.job.run[f"{self.name}.{name}"][row])
 
 
 def stored_maps(run: Run, technique: str) -> list[StoredMaps]:

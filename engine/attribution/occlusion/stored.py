@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fc7.engine.store import Job, PartedArray, Run
+from fc7.engine.attribution.stored import StoredJob, StoredMaps, stored_maps
+from fc7.engine.store import PartedArray, Run
 from fc7.engine.words import share
 
 TECHNIQUE = "occlusion"
@@ -17,12 +15,10 @@ DEFAULT_PART_ROWS = 32
 
 
 @dataclass(frozen=True)
-class StoredOcclusion:
+class StoredOcclusion(StoredJob):
     """The maps of one occlusion job.
 
     Attributes:
-        job: the job.
-        name: the maps' name in the run: `occlusion`, or `occlusion-2` and so on.
         window: side of the square in pixels.
         stride: pixels from one place to the next.
         fill: what covers, (r, g, b) in [0, 1].
@@ -33,8 +29,6 @@ class StoredOcclusion:
         classes: how many the network has.
     """
 
-    job: Job
-    name: str
     window: int
     stride: int
     fill: tuple[float, float, float]
@@ -54,14 +48,6 @@ class StoredOcclusion:
         """The maps, (N, rows, columns) float32."""
         return self.job.run[self.name]
 
-    def column(self, name: str) -> NDArray[Any]:
-        """Return one number a row, (N,): target, predicted, score, probability or largest."""
-        return np.asarray(self.job.run[f"{self.name}.{name}"])
-
-    def value(self, name: str, row: int) -> float:
-        """Return one number of one row."""
-        return float(self.job.run[f"{self.name}.{name}"][row])
-
 
 def approximation_words(approximation: Mapping[str, Any] | None) -> str:
     """Return what is approximate, for people: `coarse to fine` or `growth up to 50 %`."""
@@ -80,25 +66,22 @@ def output_name(job: str) -> str:
 
 def occlusions(run: Run) -> list[StoredOcclusion]:
     """Return the occlusion jobs of a run, finished or not, in the order they were begun."""
-    found = []
-    for job in run.jobs().values():
-        for output in job.outputs.values():
-            about = output.attributes
-            if about.get("technique") == TECHNIQUE and about["of"] == output.name:
-                height, width = about["size"]
-                red, green, blue = about["fill"]
-                found.append(
-                    StoredOcclusion(
-                        job,
-                        output.name,
-                        window=int(about["window"]),
-                        stride=int(about["stride"]),
-                        fill=(red, green, blue),
-                        score=str(about["score"]),
-                        target=about["target"],
-                        approximation=about["approximation"],
-                        size=(height, width),
-                        classes=int(about["classes"]),
-                    )
-                )
-    return sorted(found, key=lambda one: (len(one.name), one.name))
+    return [_read(one) for one in stored_maps(run, TECHNIQUE)]
+
+
+def _read(one: StoredMaps) -> StoredOcclusion:
+    about = one.about
+    height, width = about["size"]
+    red, green, blue = about["fill"]
+    return StoredOcclusion(
+        one.job,
+        one.name,
+        window=int(about["window"]),
+        stride=int(about["stride"]),
+        fill=(red, green, blue),
+        score=str(about["score"]),
+        target=about["target"],
+        approximation=about["approximation"],
+        size=(height, width),
+        classes=int(about["classes"]),
+    )

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fc7.engine.attribution.segmentation.masks import decode_mask
 from fc7.engine.attribution.segmentation.seeds import Recipe
-from fc7.engine.attribution.stored import stored_maps
-from fc7.engine.store import Job, Run
+from fc7.engine.attribution.stored import StoredJob, stored_maps
+from fc7.engine.store import Run
 
 TECHNIQUE = "segmentation"
 
@@ -21,12 +21,10 @@ DEFAULT_PART_ROWS = 128
 
 
 @dataclass(frozen=True)
-class StoredSegmentation:
+class StoredSegmentation(StoredJob):
     """The masks of one segmentation job.
 
     Attributes:
-        job: the job.
-        name: the masks' name in the run: `segment`, or `segment-2` and so on.
         recipe: how a saliency map became a mask.
         rule: of the network's ReLUs on the way back, "plain" or "guided".
         target: "predicted", "label", or a class number.
@@ -34,8 +32,6 @@ class StoredSegmentation:
         classes: how many the network has.
     """
 
-    job: Job
-    name: str
     recipe: Recipe
     rule: str
     target: str | int
@@ -50,14 +46,6 @@ class StoredSegmentation:
         """Return one row's mask as a PNG file; no bytes of a bad row."""
         file: Any = self.job.run[self.name][row]
         return bytes(file)
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return one number a row, (N,): target, predicted, probability, area or how."""
-        return np.asarray(self.job.run[f"{self.name}.{name}"])
-
-    def value(self, name: str, row: int) -> float:
-        """Return one number of one row."""
-        return float(self.job.run[f"{self.name}.{name}"][row])
 
 
 def segmentations(run: Run) -> list[StoredSegmentation]:
