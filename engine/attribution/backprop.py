@@ -30,11 +30,11 @@ _LARGEST_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class ClassGradients:
-    """What a backward pass from the logit of a class finds of N images.
+    """What one pass says of a class for N images.
 
     Attributes:
         maps: (N, 3, H, W) float32, the gradient of the logit by the pixels in [0, 1], or what a
-            method makes of gradients.
+            method makes of gradients; of class activation maps (N, h, w).
         targets: (N,) int64, the class.
         logits: (N, classes) float32.
     """

@@ -19,13 +19,12 @@ spelt. A map is as coarse as the network's last convolution; `enlarge` brings it
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fc7.engine.attribution.backprop import together
+from fc7.engine.attribution.backprop import ClassGradients, together
 from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.attribution.tracing import Graph, Op, trace
 from fc7.engine.attribution.tracing.ops import (
@@ -89,21 +88,6 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return found[:, 0]
 
 
-@dataclass(frozen=True)
-class ClassMaps:
-    """What a forward pass finds of N images.
-
-    Attributes:
-        maps: (N, h, w) float32.
-        targets: (N,) int64, the class.
-        logits: (N, classes) float32.
-    """
-
-    maps: Tensor
-    targets: Tensor
-    logits: Tensor
-
-
 class ClassActivation:
     """A network ready for class activation maps of images of one size.
 
@@ -128,7 +112,7 @@ class ClassActivation:
         self.grid = self._features.grid
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, targets: Tensor | None = None) -> ClassMaps:
+    def __call__(self, images: Tensor, targets: Tensor | None = None) -> ClassGradients:
         """Return the maps of images, (N, 3, H, W) float in [0, 1], for classes, (N,) int64.
 
         Raises:
@@ -150,7 +134,7 @@ class ClassActivation:
         else:
             weight = self._weight.to(features).flatten(1)[classes]
             maps = torch.einsum("nk,nkhw->nhw", weight, features)
-        return ClassMaps(maps.clone(), classes.clone(), logits)
+        return ClassGradients(maps.clone(), classes.clone(), logits)
 
 
 class _Ending:

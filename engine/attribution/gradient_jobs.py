@@ -136,8 +136,7 @@ class Activation:
         self, backprop: Backprop, images: Tensor, targets: Tensor | None
     ) -> ClassGradients:
         """Return maps (N, h, w) of images (N, 3, H, W), with the logits of the images."""
-        found = self._activation(images, targets)
-        return ClassGradients(found.maps, found.targets, found.logits)
+        return self._activation(images, targets)
 
 
 def check_rule(rule: str) -> None:

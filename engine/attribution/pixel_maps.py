@@ -21,6 +21,7 @@ from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
+from fc7.engine.store.network import weights_note
 from fc7.engine.store.part import DEFAULT_PART_ROWS
 
 DTYPES = ("float32", "float16")
@@ -138,8 +139,7 @@ class PixelMaps:
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""
-        file = self._maker.network.file
-        return {"weights_file": None if file is None else str(file)}
+        return weights_note(self._maker.network)
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead."""

@@ -20,7 +20,7 @@ from fc7.engine.attribution.gradient_jobs import (
 )
 from fc7.engine.attribution.naming import name_in
 from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
-from fc7.engine.attribution.pixel_maps import PixelMaps
+from fc7.engine.attribution.pixel_maps import MapOptions, PixelMaps
 from fc7.engine.attribution.segmentation.job import Segment, SegmentOptions
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
@@ -67,13 +67,10 @@ def occlude_with_summary(
         OptionError: an option is out of range, or the class is none of the network's.
     """
     options = options or OccludeOptions()
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model).folded([])
-    job = Occlude(network, source, options)  # a wrong option is found before anything is written
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
-    job.name = name_in(run, "occlude", job.asked)
-    return run, run_map(run, job, (), options.parts, options.report)
+    source, network = _opened(data, model)
+    if not isinstance(model, Network):  # as it was loaded nobody needs it beside its folded twin
+        network = network.folded([])
+    return _carry_out(Occlude(network, source, options), source, network, out, options)
 
 
 def saliency(
@@ -154,24 +151,6 @@ def guided_with_summary(
     return _carry_out(guided_job(network, source, options), source, network, out, options)
 
 
-def _opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
-    source = data if isinstance(data, Source) else open_source(data)
-    return source, model if isinstance(model, Network) else load_model(model)
-
-
-def _carry_out(
-    job: PixelMaps,
-    source: Source,
-    network: Network,
-    out: str | Path,
-    options: SaliencyOptions | GuidedOptions,
-) -> tuple[Run, Summary]:
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
-    job.name = name_in(run, job.name, job.asked)
-    return run, run_map(run, job, (), options.parts, options.report)
-
-
 def segment(
     data: str | Path | Source,
     model: str | Network,
@@ -212,10 +191,24 @@ def segment_with_summary(
         OptionError: an option is out of range, or OpenCV is not installed.
     """
     options = options or SegmentOptions()
+    source, network = _opened(data, model)
+    return _carry_out(Segment(network, source, options), source, network, out, options)
+
+
+def _opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
     source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
-    job = Segment(network, source, options)  # a wrong option is found before anything is written
+    return source, model if isinstance(model, Network) else load_model(model)
+
+
+def _carry_out(
+    job: Occlude | PixelMaps | Segment,
+    source: Source,
+    network: Network,
+    out: str | Path,
+    options: OccludeOptions | MapOptions | SegmentOptions,
+) -> tuple[Run, Summary]:
+    """Run a job, which is made before: a wrong option is found before anything is written."""
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)
-    job.name = name_in(run, "segment", job.asked)
+    job.name = name_in(run, job.name, job.asked)
     return run, run_map(run, job, (), options.parts, options.report)

@@ -26,6 +26,7 @@ from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
+from fc7.engine.store.network import weights_note
 from fc7.kernels import FastLinear, spatial_max
 
 DEFAULT_BATCH_ROWS = 32
@@ -104,8 +105,7 @@ class Extract:
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, for those who want the same network again."""
-        file = self._network.file
-        return {"weights_file": None if file is None else str(file)}
+        return weights_note(self._network)
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead."""

@@ -12,6 +12,11 @@ from fc7.engine.store.fingerprint import differences
 from fc7.engine.store.run import Run
 
 
+def weights_note(network: Network) -> dict[str, Any]:
+    """Return where a network's weights were, for the notes of a job; see `network_of`."""
+    return {"weights_file": None if network.file is None else str(network.file)}
+
+
 def network_of(run: Run, device: str = "auto") -> Network:
     """Load the network that a run was made with.
 

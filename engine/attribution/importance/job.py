@@ -40,6 +40,7 @@ from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
+from fc7.engine.store.network import weights_note
 
 _BATCH_BYTES = 512 * 2**20
 # Of each activation: itself, its copy behind the gate, what follows it, and a gradient.
@@ -125,8 +126,7 @@ class MeasureImportance:
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, for those who want the same network again."""
-        file = self._network.file
-        return {"weights_file": None if file is None else str(file)}
+        return weights_note(self._network)
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead."""

@@ -39,6 +39,7 @@ from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
+from fc7.engine.store.network import weights_note
 
 EVERY, REGION = 3, 0.5
 """Where maps are refined: one row and column in three is coarse, half of each side fine."""
@@ -156,9 +157,8 @@ class Occlude:
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, what of the network runs in full, and what runs the rest."""
-        file = self._network.file
         return {
-            "weights_file": None if file is None else str(file),
+            **weights_note(self._network),
             "runs_in_full_from": list(self.unknown),
             "executor": self._occlusion.choice(),
         }

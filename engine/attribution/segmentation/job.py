@@ -43,6 +43,7 @@ from fc7.engine.models import Network
 from fc7.engine.store import BYTES, Output, Report, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
+from fc7.engine.store.network import weights_note
 
 SaliencyRule = Literal["plain", "guided"]
 
@@ -183,8 +184,7 @@ class Segment:
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""
-        file = self._network.file
-        return {"weights_file": None if file is None else str(file)}
+        return weights_note(self._network)
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode and transform ahead, and keep what GrabCut works on."""
