@@ -10,6 +10,7 @@ from fc7.kernels.spatial_max import spatial_max
 from fc7.kernels.strided_conv import strided_conv
 from fc7.kernels.window_conv import window_conv
 from fc7.kernels.window_max_pool import window_max_pool
+from fc7.kernels.winograd_conv import winograd_conv
 
 __all__ = [
     "Bounds",
@@ -29,4 +30,5 @@ __all__ = [
     "strided_conv",
     "window_conv",
     "window_max_pool",
+    "winograd_conv",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fc7.kernels.pairs import Pair, pair
+from fc7.kernels.winograd_conv import winograd_conv, winograd_pays
 
 
 def frozen_conv(
@@ -28,7 +29,7 @@ def frozen_conv(
     """Return the convolution of `torch.nn.functional.conv2d`, whose arguments these are.
 
     Where weight or bias need a gradient, or x does not, it is torch's own; else its backward pass
-    cannot itself be differentiated.
+    cannot itself be differentiated, and where `winograd_pays` says so, the sums are Winograd's.
 
     Args:
         x: (N, C, H, W), floating.
@@ -42,12 +43,15 @@ def frozen_conv(
     Returns:
         (N, D, OH, OW).
     """
-    sides = padding if isinstance(padding, str) else pair(padding)
-    options: tuple[Any, ...] = (pair(stride), sides, pair(dilation), groups)
     trains = weight.requires_grad or (bias is not None and bias.requires_grad)
     goes_back = torch.is_grad_enabled() and x.requires_grad
     if trains or not goes_back or x.ndim != 4 or isinstance(padding, str):
-        return functional.conv2d(x, weight, bias, *options)
+        sides = padding if isinstance(padding, str) else pair(padding)
+        return functional.conv2d(x, weight, bias, pair(stride), sides, pair(dilation), groups)
+    sides = pair(padding)
+    options: tuple[Any, ...] = (pair(stride), sides, pair(dilation), groups)
+    if options[0] == options[2] == [1, 1] and groups == 1 and winograd_pays(x, weight, sides):
+        return winograd_conv(x, weight, bias, sides)
     y: Tensor = _FrozenConv.apply(x, weight, bias, options)
     return y
 

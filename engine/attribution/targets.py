@@ -5,15 +5,18 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+
+if TYPE_CHECKING:  # maps of tensors in memory need no pyarrow: 30 MiB
+    from fc7.engine.data.source import Source
 
 PREDICTED, LABEL = "predicted", "label"
 
@@ -38,7 +41,7 @@ class Targets:
         OptionError: no such class, or the rows have no labels that are the network's classes.
     """
 
-    def __init__(self, wanted: str | int, network: Network, classes: int, source: Source) -> None:
+    def __init__(self, wanted: str | int, network: Network, classes: int, source: "Source") -> None:
         self._labels: NDArray[np.int64] | None = None
         self.asked: str | int = wanted
         if wanted == LABEL:
@@ -68,7 +71,7 @@ class Targets:
         return np.asarray(self._labels[rows] != _UNKNOWN)
 
 
-def labels_or_predictions(network: Network, classes: int, source: Source) -> Targets:
+def labels_or_predictions(network: Network, classes: int, source: "Source") -> Targets:
     """Return each row's label where labels are the network's classes, else what is predicted.
 
     Args:
@@ -179,7 +182,7 @@ def classes_of_labels(
     return same if len(label_names) == classes else None
 
 
-def _classes_of_rows(source: Source, network: Network, classes: int) -> NDArray[np.int64]:
+def _classes_of_rows(source: "Source", network: Network, classes: int) -> NDArray[np.int64]:
     """Return the class of every row by its label, (N,) int64, -1 where the label is unknown."""
     labels = np.concatenate(
         [

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fc7.engine.data.shapes import LABELS
+from fc7.engine.data.shape_drawing import LABELS
 from fc7.engine.errors import ModelError
 
 CIFAR10_LABELS = (

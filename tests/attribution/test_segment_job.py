@@ -22,7 +22,8 @@ from fc7.engine.attribution.segmentation.stored import segmentations
 from fc7.engine.attribution.workflow import segment, segment_with_summary
 from fc7.engine.cli.main import app
 from fc7.engine.data import Source, open_source
-from fc7.engine.data.shapes import ShapesSource, render
+from fc7.engine.data.shape_drawing import render
+from fc7.engine.data.shapes import ShapesSource
 from fc7.engine.errors import FingerprintError, OptionError
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import PartedBytes, Run, verify

@@ -16,7 +16,7 @@ from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.segmentation.job import SegmentOptions
 from fc7.engine.attribution.workflow import guided, occlude, saliency, segment
 from fc7.engine.data import open_source
-from fc7.engine.data.shapes import render
+from fc7.engine.data.shape_drawing import render
 from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from fc7.engine.data import open_source
-from fc7.engine.data.shapes import LABELS, OBJECTS, ShapesSource, labels_of, render
+from fc7.engine.data.shape_drawing import LABELS, OBJECTS, labels_of, render
+from fc7.engine.data.shapes import ShapesSource
 from fc7.engine.errors import BadImage, SourceError
 
 LAST_ROW = 2**63 - 1
