@@ -10,7 +10,7 @@ from programs import programs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fc7.engine.attribution.rectified import Rectified
+from fc7.engine.models.rectified import Rectified
 
 SPELLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU": nn.ReLU(),
