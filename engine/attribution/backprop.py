@@ -6,7 +6,6 @@ Rows share a batch and nothing else: the network is frozen and in evaluation mod
 gradient is that of its own score.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,16 +15,12 @@ from torch import Tensor
 from fc7.engine.attribution.targets import check_classes
 from fc7.engine.errors import QuestionError
 from fc7.engine.models import Network
+from fc7.engine.models.passes import images_a_pass
 from fc7.engine.models.rectified import Rectified
 from fc7.kernels.guided_relu import Rule
 
 IMAGES_TOGETHER = 16
 """Images in one pass where nobody says how many: what they keep stays below a gigabyte."""
-
-# On a CPU, how large the largest result of a layer may be in one pass: glibc's malloc keeps blocks
-# of up to 32 MiB for the next layer, and gives larger ones back, so that the system clears each
-# page of them anew: a twelfth of VGG16's time. Fewer images also keep less.
-_LARGEST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -108,9 +103,10 @@ class Backprop:
             QuestionError: see `__call__`.
             ValueError: likewise.
         """
+        few = images_a_pass(self.network, len(images), (images.shape[2], images.shape[3]))
         parts = [
             self._of_classes(images[rows], None if targets is None else targets[rows])
-            for rows in together(images, self.images_a_pass(images))
+            for rows in together(images, few)
         ]
         if len(parts) == 1:
             return parts[0]
@@ -119,16 +115,6 @@ class Backprop:
             torch.cat([part.targets for part in parts]),
             torch.cat([part.logits for part in parts]),
         )
-
-    def images_a_pass(self, images: Tensor) -> int:
-        """Return how many of the images, (N, 3, H, W), are best passed through together."""
-        if self.network.device.type != "cpu":
-            return max(1, len(images))
-        height, width = self.network.input_size
-        scale = 4 * images.shape[2] * images.shape[3] / (height * width)
-        shapes = [layer.shape for layer in self.network.layers.values()]
-        largest = max((math.prod(shape) for shape in shapes), default=1) * scale
-        return max(1, min(len(images), int(_LARGEST_BYTES // max(largest, 1))))
 
     def _of_classes(self, images: Tensor, targets: Tensor | None) -> ClassGradients:
         chosen: list[Tensor] = []
