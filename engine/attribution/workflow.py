@@ -18,14 +18,12 @@ from fc7.engine.attribution.gradient_jobs import (
     guided_job,
     saliency_job,
 )
-from fc7.engine.attribution.naming import name_in
 from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
-from fc7.engine.attribution.pixel_maps import MapOptions, PixelMaps
 from fc7.engine.attribution.segmentation.job import Segment, SegmentOptions
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
-from fc7.engine.store import Run, Summary, run_map
-from fc7.engine.store.network import check_network
+from fc7.engine.store import Run, Summary
+from fc7.engine.store.technique import carry_out
 
 
 def occlude(
@@ -70,7 +68,7 @@ def occlude_with_summary(
     source, network = _opened(data, model)
     if not isinstance(model, Network):  # as it was loaded nobody needs it beside its folded twin
         network = network.folded([])
-    return _carry_out(Occlude(network, source, options), source, network, out, options)
+    return carry_out(Occlude(network, source, options), source, network, out, options)
 
 
 def saliency(
@@ -115,7 +113,7 @@ def saliency_with_summary(
     """
     options = options or SaliencyOptions()
     source, network = _opened(data, model)
-    return _carry_out(saliency_job(network, source, options), source, network, out, options)
+    return carry_out(saliency_job(network, source, options), source, network, out, options)
 
 
 def guided(
@@ -148,7 +146,7 @@ def guided_with_summary(
     """
     options = options or GuidedOptions()
     source, network = _opened(data, model)
-    return _carry_out(guided_job(network, source, options), source, network, out, options)
+    return carry_out(guided_job(network, source, options), source, network, out, options)
 
 
 def segment(
@@ -192,23 +190,9 @@ def segment_with_summary(
     """
     options = options or SegmentOptions()
     source, network = _opened(data, model)
-    return _carry_out(Segment(network, source, options), source, network, out, options)
+    return carry_out(Segment(network, source, options), source, network, out, options)
 
 
 def _opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
     source = data if isinstance(data, Source) else open_source(data)
     return source, model if isinstance(model, Network) else load_model(model)
-
-
-def _carry_out(
-    job: Occlude | PixelMaps | Segment,
-    source: Source,
-    network: Network,
-    out: str | Path,
-    options: OccludeOptions | MapOptions | SegmentOptions,
-) -> tuple[Run, Summary]:
-    """Run a job, which is made before: a wrong option is found before anything is written."""
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
-    job.name = name_in(run, job.name, job.asked)
-    return run, run_map(run, job, (), options.parts, options.report)

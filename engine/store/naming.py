@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from fc7.engine.store import Run
+from fc7.engine.store.run import Run
 
 
 def name_in(run: Run, base: str, asked: Mapping[str, Any]) -> str:
