@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fc7.engine.attribution import sheet as sheets
 from fc7.engine.attribution.colours import hexadecimal, table
 from fc7.engine.attribution.gradient_jobs import (
     GuidedOptions,
@@ -22,11 +21,12 @@ from fc7.engine.attribution.gradient_jobs import (
     saliency_job,
 )
 from fc7.engine.attribution.gradient_pictures import drawn, over_image, peak_of
-from fc7.engine.attribution.photograph import open_photograph
 from fc7.engine.attribution.pixel_maps import PixelMaps
-from fc7.engine.attribution.sheet import Scale, Sheet
 from fc7.engine.attribution.targets import class_name
 from fc7.engine.data import MAX_PIXELS
+from fc7.engine.drawing import sheet as sheets
+from fc7.engine.drawing.photograph import open_photograph
+from fc7.engine.drawing.sheet import Scale, Sheet
 from fc7.engine.models import Network
 from fc7.engine.words import number, share
 

@@ -75,8 +75,8 @@ def draws_one(data: str, out: Path) -> bool:
         OptionError: one picture of many images is asked for, or a run of one file.
         OSError: the picture's folder is not there.
     """
-    from fc7.engine.attribution.sheet import PICTURES
     from fc7.engine.data.folder import is_image_name
+    from fc7.engine.drawing.sheet import PICTURES
     from fc7.engine.errors import OptionError
 
     draws, is_file = out.suffix.lower() in PICTURES, Path(data).is_file()

@@ -213,8 +213,8 @@ def guided(
 def _draw(found: "MappedImage", file: str, out: Path, json: bool) -> None:
     """Draw the map of one image."""
     from fc7.engine.attribution.gradient_figure import figure, unit_name
-    from fc7.engine.attribution.sheet import save_sheet
     from fc7.engine.cli.console import emit_json, say
+    from fc7.engine.drawing.sheet import save_sheet
     from fc7.engine.words import number, share
 
     save_sheet(figure(found), out)
@@ -242,9 +242,9 @@ def _patches(
 ) -> None:
     """Draw the maximal patches of a run beside their guided gradients."""
     from fc7.engine.attribution.guided_patches import GuidedPatches
-    from fc7.engine.attribution.sheet import check_picture
     from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.data import open_source
+    from fc7.engine.drawing.sheet import check_picture
     from fc7.engine.errors import OptionError
     from fc7.engine.report.guided_sheet import draw_guided_patches
     from fc7.engine.store import open_store, run_stage

@@ -147,8 +147,8 @@ def _draw(
     """Draw the mask of one image, write it, or both."""
     from fc7.engine.attribution.segmentation.figure import figure
     from fc7.engine.attribution.segmentation.one_image import save_mask, segment_file
-    from fc7.engine.attribution.sheet import save_sheet
     from fc7.engine.cli.console import emit_json, say
+    from fc7.engine.drawing.sheet import save_sheet
     from fc7.engine.words import share
 
     found = segment_file(file, network, options, max_pixels)

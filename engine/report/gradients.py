@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from fc7.engine.attribution.gradient_figure import how, unit_name, what
 from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
 from fc7.engine.attribution.gradient_pictures import drawn, over_image
-from fc7.engine.attribution.stored import StoredMaps, stored_maps
 from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name
 from fc7.engine.report.answers import Answers, agreement, choose, mark, read_answers, seen_of
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, png, webp
 from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import Subject
+from fc7.engine.store.stored import StoredMaps, stored_maps
 from fc7.engine.words import number, share
 
 _ANCHOR, _TITLE = "gradients", "Saliency and guided gradients"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from fc7.engine.attribution.guided_patches import guided_patches_job
-from fc7.engine.attribution.sheet import INK, PAPER, save_picture
 from fc7.engine.data import Source
+from fc7.engine.drawing.sheet import INK, PAPER, save_picture
 from fc7.engine.features.crops import crop_patches
 from fc7.engine.models import Network
 from fc7.engine.store import Run

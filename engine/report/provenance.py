@@ -15,7 +15,6 @@ from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcc
 from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
 from fc7.engine.attribution.segmentation import stored as masks
 from fc7.engine.attribution.segmentation.seeds import Recipe
-from fc7.engine.attribution.stored import StoredMaps, stored_maps
 from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section
@@ -23,6 +22,7 @@ from fc7.engine.report.speed import table
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job, Run
 from fc7.engine.store.fingerprint import software
+from fc7.engine.store.stored import StoredMaps, stored_maps
 
 _ANCHOR, _TITLE = "provenance", "Provenance"
 _LETTERS = 400

@@ -13,9 +13,9 @@ from fc7.engine.attribution.occlusion.grid import places
 from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.occlusion.one_image import occlude_image
 from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of, strongest_window
-from fc7.engine.attribution.photograph import as_seen
-from fc7.engine.attribution.sheet import PANEL
 from fc7.engine.data import Transform
+from fc7.engine.drawing.photograph import as_seen
+from fc7.engine.drawing.sheet import PANEL
 from fc7.engine.errors import OptionError, SourceError
 from fc7.engine.models import load_model
 

@@ -11,7 +11,6 @@ from readers import Page, picture
 
 from fc7.engine.attribution.gradient_pictures import drawn
 from fc7.engine.attribution.guided_patches import GuidedPatches
-from fc7.engine.attribution.stored import stored_maps
 from fc7.engine.cli.main import app
 from fc7.engine.data import open_source
 from fc7.engine.models import Network
@@ -20,6 +19,7 @@ from fc7.engine.report.guided_sheet import CHANNELS_A_SHEET, draw_guided_patches
 from fc7.engine.report.provenance import commands
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Run, open_store, run_stage
+from fc7.engine.store.stored import stored_maps
 
 
 def test_maps_are_drawn_as_they_are_stored(page: Page, run: Run) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from fc7.engine.attribution import sheet as sheets
 from fc7.engine.attribution.colours import hexadecimal, table
 from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of, strongest_window
-from fc7.engine.attribution.sheet import INK, PAPER, Scale, Sheet
+from fc7.engine.drawing import sheet as sheets
+from fc7.engine.drawing.sheet import INK, PAPER, Scale, Sheet
 from fc7.engine.words import number, share
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fc7.engine.attribution.stored import StoredJob, StoredMaps, stored_maps
 from fc7.engine.store import PartedArray, Run
+from fc7.engine.store.stored import StoredJob, StoredMaps, stored_maps
 from fc7.engine.words import share
 
 TECHNIQUE = "occlusion"

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fc7.engine.attribution import sheet as sheets
 from fc7.engine.attribution.segmentation.grabcut import How
 from fc7.engine.attribution.segmentation.pictures import (
     overlaid,
@@ -14,8 +13,9 @@ from fc7.engine.attribution.segmentation.pictures import (
     seeds_picture,
 )
 from fc7.engine.attribution.segmentation.seeds import Recipe, recipe_words
-from fc7.engine.attribution.sheet import Sheet
 from fc7.engine.data.transform import Box
+from fc7.engine.drawing import sheet as sheets
+from fc7.engine.drawing.sheet import Sheet
 from fc7.engine.words import share
 
 _WORDS: dict[How, str] = {

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from fc7.engine.attribution.segmentation.masks import decode_mask
 from fc7.engine.attribution.segmentation.seeds import Recipe
-from fc7.engine.attribution.stored import StoredJob, stored_maps
 from fc7.engine.store import Run
+from fc7.engine.store.stored import StoredJob, stored_maps
 
 TECHNIQUE = "segmentation"
 

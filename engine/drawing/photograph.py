@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fc7.engine.attribution.sheet import PANEL
 from fc7.engine.data import MAX_PIXELS, Source, Transform
 from fc7.engine.data.files import FilesSource
+from fc7.engine.drawing.sheet import PANEL
 from fc7.engine.errors import BadImage, SourceError
 from fc7.engine.models import Network
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fc7.engine.store import Job, PartedArray, Run
+from fc7.engine.store.array import PartedArray
+from fc7.engine.store.job_folder import Job
+from fc7.engine.store.run import Run
 
 
 @dataclass(frozen=True)
