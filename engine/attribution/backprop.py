@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fc7.engine.attribution.targets import check_classes
 from fc7.engine.errors import QuestionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.models.rectified import Rectified
+from fc7.engine.models.targets import check_classes
 from fc7.kernels.guided_relu import Rule
 
 IMAGES_TOGETHER = 16

@@ -25,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from fc7.engine.attribution.backprop import ClassGradients, together
-from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.attribution.tracing import Graph, Op, trace
 from fc7.engine.attribution.tracing.ops import (
     AvgPool,
@@ -36,6 +35,7 @@ from fc7.engine.attribution.tracing.ops import (
 )
 from fc7.engine.errors import LayerError, ModelError, QuestionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import check_classes, class_numbers
 
 
 def class_activation_maps(

@@ -22,12 +22,12 @@ from fc7.engine.attribution.gradient_jobs import (
 )
 from fc7.engine.attribution.gradient_pictures import drawn, over_image, peak_of
 from fc7.engine.attribution.pixel_maps import PixelMaps
-from fc7.engine.attribution.targets import class_name
 from fc7.engine.data import MAX_PIXELS
 from fc7.engine.drawing import sheet as sheets
 from fc7.engine.drawing.photograph import open_photograph
 from fc7.engine.drawing.sheet import Scale, Sheet
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_name
 from fc7.engine.words import number, share
 
 

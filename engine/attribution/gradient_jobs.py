@@ -25,10 +25,10 @@ from fc7.engine.attribution.saliency import (
     Method,
     SmoothGrad,
 )
-from fc7.engine.attribution.targets import PREDICTED
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import PREDICTED
 from fc7.kernels.guided_relu import Rule
 
 METHODS = (

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from fc7.engine.attribution.backprop import Backprop, together
-from fc7.engine.attribution.targets import class_numbers
 from fc7.engine.attribution.units import Unit, Units
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_numbers
 from fc7.kernels.guided_relu import Rule
 
 _ALL = slice(None)

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from fc7.engine.attribution.backprop import Backprop
 from fc7.engine.attribution.saliency import Method
-from fc7.engine.attribution.targets import PREDICTED, Targets, class_count
 from fc7.engine.attribution.units import Units
 from fc7.engine.data.source import Source
 from fc7.engine.models import Network
+from fc7.engine.models.targets import PREDICTED, Targets, class_count
 from fc7.kernels.guided_relu import Rule
 
 Reduction = Callable[[Tensor], Tensor]

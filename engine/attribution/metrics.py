@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from fc7.engine.attribution.question import Question
-from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import check_classes, class_numbers
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:

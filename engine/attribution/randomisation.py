@@ -18,8 +18,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from fc7.engine.attribution.targets import class_numbers
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_numbers
 
 MapsOf = Callable[[Network, Tensor, Tensor], Tensor]
 """From network, images (N, 3, H, W) and classes (N,) to maps (N, ...), as `saliency_maps`."""

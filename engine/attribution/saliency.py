@@ -20,9 +20,9 @@ from torch import Tensor
 from fc7.engine.attribution.backprop import Backprop, together
 from fc7.engine.attribution.backprop import ClassGradients as Found
 from fc7.engine.attribution.question import Question
-from fc7.engine.attribution.targets import class_numbers
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_numbers
 
 SAMPLES, NOISE, STEPS = 25, 0.15, 32
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fc7.engine.attribution.targets import classes_of_labels
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import BadImage
+from fc7.engine.models.targets import classes_of_labels
 from fc7.engine.report.markup import Markup, element
 from fc7.engine.report.pictures import as_pixels
 from fc7.engine.report.subject import Subject

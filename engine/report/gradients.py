@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fc7.engine.attribution.gradient_figure import how, unit_name, what
 from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
 from fc7.engine.attribution.gradient_pictures import drawn, over_image
-from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name
+from fc7.engine.models.targets import LABEL, PREDICTED, class_name
 from fc7.engine.report.answers import Answers, agreement, choose, mark, read_answers, seen_of
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, png, webp

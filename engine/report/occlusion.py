@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from fc7.engine.attribution.colours import hexadecimal, table
 from fc7.engine.attribution.occlusion.pictures import heat, overlaid, peak_of
 from fc7.engine.attribution.occlusion.stored import StoredOcclusion, occlusions
-from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name
+from fc7.engine.models.targets import LABEL, PREDICTED, class_name
 from fc7.engine.report.answers import Answers, agreement, choose, mark, read_answers, seen_of
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, png, webp

@@ -15,7 +15,7 @@ from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcc
 from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
 from fc7.engine.attribution.segmentation import stored as masks
 from fc7.engine.attribution.segmentation.seeds import Recipe
-from fc7.engine.attribution.targets import PREDICTED
+from fc7.engine.models.targets import PREDICTED
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section
 from fc7.engine.report.speed import table

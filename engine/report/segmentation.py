@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from fc7.engine.attribution.segmentation.pictures import fitted, overlaid
 from fc7.engine.attribution.segmentation.seeds import recipe_words
 from fc7.engine.attribution.segmentation.stored import StoredSegmentation, segmentations
-from fc7.engine.attribution.targets import LABEL, PREDICTED, class_name
 from fc7.engine.errors import BadImage
+from fc7.engine.models.targets import LABEL, PREDICTED, class_name
 from fc7.engine.report.answers import Answers, agreement, choose, mark, read_answers
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import as_pixels, image, webp

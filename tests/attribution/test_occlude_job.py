@@ -19,12 +19,12 @@ from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.attribution.occlusion.job import OccludeOptions
 from fc7.engine.attribution.occlusion.refined import RefinedOcclusion
 from fc7.engine.attribution.occlusion.stored import occlusions
-from fc7.engine.attribution.targets import classes_of_labels
 from fc7.engine.attribution.workflow import occlude, occlude_with_summary
 from fc7.engine.data import Source, open_source
 from fc7.engine.errors import Fc7Error, FingerprintError, OptionError
 from fc7.engine.features.workflow import ExtractOptions, extract
 from fc7.engine.models import Network, load_model
+from fc7.engine.models.targets import classes_of_labels
 from fc7.engine.store import Run, open_store, verify
 
 COARSE: dict[str, Any] = {"window": 27, "stride": 19, "threads": 1, "part_rows": 5}

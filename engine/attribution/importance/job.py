@@ -31,12 +31,12 @@ from fc7.engine.attribution.importance.stored import (
     UNKNOWN,
     attributes_of,
 )
-from fc7.engine.attribution.targets import class_count, labels_or_predictions
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_count, labels_or_predictions
 from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream

@@ -11,9 +11,9 @@ from fc7.engine.attribution.occlusion.grid import covering, window_spans
 from fc7.engine.attribution.occlusion.incremental import Base, Plan
 from fc7.engine.attribution.occlusion.sweep import Maps, Sweep
 from fc7.engine.attribution.question import Question, Score
-from fc7.engine.attribution.targets import check_classes, class_numbers
 from fc7.engine.attribution.tracing import trace
 from fc7.engine.models import Network
+from fc7.engine.models.targets import check_classes, class_numbers
 
 
 class MapMaker(ABC):

@@ -11,10 +11,10 @@ import numpy as np
 from fc7.engine.attribution.occlusion.figure import OccludedImage
 from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
 from fc7.engine.attribution.occlusion.stored import approximation_words
-from fc7.engine.attribution.targets import class_name
 from fc7.engine.data import MAX_PIXELS
 from fc7.engine.drawing.photograph import open_photograph
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_name
 
 
 def occlude_image(

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from fc7.engine.attribution.targets import LABEL, Targets, class_count
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import LABEL, Targets, class_count
 from fc7.engine.store import Arrays, Output, Report, Run, run_map
 from fc7.engine.store.job import RowStream
 

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fc7.engine.attribution.targets import LABEL, Targets, class_count
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
@@ -31,6 +30,7 @@ from fc7.engine.models import Network
 from fc7.engine.models.bare import seeded
 from fc7.engine.models.network import logits_of
 from fc7.engine.models.pruned import Pruned, save_pruned
+from fc7.engine.models.targets import LABEL, Targets, class_count
 from fc7.engine.models.training_state import load_training, save_training
 from fc7.engine.store import Checkpoints, Progress, Report
 from fc7.engine.store.fingerprint import software

@@ -24,7 +24,6 @@ from fc7.engine.attribution.pruning.choice import Room, by_fraction, by_multiply
 from fc7.engine.attribution.pruning.coupling import Unit, couple
 from fc7.engine.attribution.pruning.removal import axis_sizes, places_removed, widths, without
 from fc7.engine.attribution.pruning.training import RESULT, FineTune, FineTuneOptions
-from fc7.engine.attribution.targets import LABEL, class_count
 from fc7.engine.data import Source, open_source
 from fc7.engine.errors import Fc7Error, ModelError, OptionError
 from fc7.engine.models import Network, load_model
@@ -35,6 +34,7 @@ from fc7.engine.models.cost import (
     parameters,
 )
 from fc7.engine.models.pruned import SUFFIX, Pruned, save_pruned
+from fc7.engine.models.targets import LABEL, class_count
 from fc7.engine.store import Report, Run, run_stage
 from fc7.engine.store.atomic import publish, remove_stale, temporary_beside
 from fc7.engine.store.network import network_of

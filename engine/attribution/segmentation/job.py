@@ -34,12 +34,12 @@ from fc7.engine.attribution.segmentation.stored import (
     DEFAULT_PART_ROWS,
     TECHNIQUE,
 )
-from fc7.engine.attribution.targets import PREDICTED, Targets
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import PREDICTED, Targets
 from fc7.engine.store import BYTES, Output, Report, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream

@@ -14,12 +14,12 @@ from fc7.engine.attribution.segmentation.figure import SegmentedImage
 from fc7.engine.attribution.segmentation.grabcut import shrunk
 from fc7.engine.attribution.segmentation.job import Segment, SegmentOptions
 from fc7.engine.attribution.segmentation.masks import encode_mask
-from fc7.engine.attribution.targets import class_name
 from fc7.engine.data import MAX_PIXELS
 from fc7.engine.drawing.photograph import open_photograph
 from fc7.engine.drawing.sheet import PANEL
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_name
 from fc7.engine.store.atomic import publish, temporary_beside
 
 

@@ -45,7 +45,7 @@ class Targets:
         self._labels: NDArray[np.int64] | None = None
         self.asked: str | int = wanted
         if wanted == LABEL:
-            self._labels = _classes_of_rows(source, network, classes)
+            self._labels = classes_of_rows(source, network, classes)
         elif wanted != PREDICTED:
             self.asked = class_number(wanted, network, classes)
 
@@ -182,8 +182,12 @@ def classes_of_labels(
     return same if len(label_names) == classes else None
 
 
-def _classes_of_rows(source: "Source", network: Network, classes: int) -> NDArray[np.int64]:
-    """Return the class of every row by its label, (N,) int64, -1 where the label is unknown."""
+def classes_of_rows(source: "Source", network: Network, classes: int) -> NDArray[np.int64]:
+    """Return the class of every row by its label, (N,) int64, -1 where the label is unknown.
+
+    Raises:
+        OptionError: no row has a label, or labels are not the network's classes.
+    """
     labels = np.concatenate(
         [
             source.rows(start, start + _ROWS_TOGETHER)["label"].fill_null(_UNKNOWN).to_numpy()
