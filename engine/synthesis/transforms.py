@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fc7.engine.errors import OptionError
-from fc7.engine.synthesis.pixels import GREY, Colour, check_at_least, check_colour, plane
+from fc7.engine.synthesis.pixels import (
+    GREY,
+    Colour,
+    check_at_least,
+    check_colour,
+    from_centre,
+    plane,
+)
 from fc7.engine.synthesis.randomness import Keys, Purpose, integers
 from fc7.engine.synthesis.rows import each_row
 
@@ -237,19 +244,19 @@ def _middle(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _sampled(images: Tensor, factors: Tensor, angles: Tensor) -> Tensor:
     """Return images made larger by factors and turned by angles in radians, each (N,) float64."""
+    turns = torch.stack([angles.cos(), angles.sin()], 1) / factors[:, None]
+    return each_row(_sample, images, turns.to(images))
+
+
+def _sample(images: Tensor, turns: Tensor) -> Tensor:
+    """Look up where each pixel comes from; turns are a scaled angle's cosine and sine, (N, 2)."""
     height, width = images.shape[2:]
-    cosines, sines = angles.cos() / factors, angles.sin() / factors
-    # The grid's coordinates are in half sides, which differ in pixels: hence the sides' ratio.
-    maps = torch.stack(
-        [
-            torch.stack([cosines, -sines * height / width, torch.zeros_like(angles)], 1),
-            torch.stack([sines * width / height, cosines, torch.zeros_like(angles)], 1),
-        ],
-        1,
-    )
-    return each_row(_sample, images, maps.to(images))
-
-
-def _sample(images: Tensor, maps: Tensor) -> Tensor:
-    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    down = from_centre(height).to(images)[:, None]
+    across = from_centre(width).to(images)
+    cosines, sines = turns[:, :, None, None].unbind(1)
+    # Coordinates are in half sides, which differ in pixels: hence the sides' ratio. Not by torch's
+    # affine_grid, whose product of matrices may be of less precision than float32.
+    columns = across * cosines - down * sines * (height / width)
+    rows = across * sines * (width / height) + down * cosines
+    grid = torch.stack([columns, rows], -1)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
