@@ -55,6 +55,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("kernels", ("-m", "fc7.bench.kernels", *turns)),
         Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
         Benchmark("attribution", ("-m", "fc7.bench.attribution"), no_captum),
+        Benchmark("attribution_quality", ("-m", "fc7.bench.attribution_quality")),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark(
             "pruning",

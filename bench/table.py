@@ -141,6 +141,25 @@ def attribution_rows(results: Results) -> list[Row]:
     return rows
 
 
+def quality_rows(results: Results) -> list[Row]:
+    """Return the rows of how well maps point, and of what is left without what they point at."""
+    found, rows = results["methods"], []
+    bar = found["centre"]["pointing"] + results["bar"]
+    for name, label in (
+        ("guided, largest", "guided backpropagation"),
+        ("gradient, largest", "saliency"),
+        ("centre", "the centre, whatever the image"),
+        ("random", "chance"),
+    ):
+        each = found[name]
+        what = f"pointing game, {results['rows']} unseen shapes, {label} (deletion, insertion AUC)"
+        areas = f"({each['deletion']:.2f}, {each['insertion']:.2f})"
+        rows.append(
+            (what, f"{each['pointing']:.2f} {areas}", f"{bar:.2f}" if "guided" in name else "")
+        )
+    return rows
+
+
 def segmentation_rows(results: Results) -> list[Row]:
     """Return the rows of masks found without supervision, and of what knows less."""
     what = f"mean IoU with the true mask, {results['rows']} unseen shapes"
@@ -214,6 +233,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "kernels": kernel_rows,
     "occlusion": occlusion_rows,
     "attribution": attribution_rows,
+    "attribution_quality": quality_rows,
     "segmentation": segmentation_rows,
     "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,

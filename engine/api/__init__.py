@@ -14,6 +14,7 @@
     fc7.segment("photos/", "alexnet", "run/")   # where the object is: run["segment"], PNG masks
     fc7.importance("photos/", "alexnet", "run/")        # which channels matter
     fc7.prune(run, "small.safetensors", fc7.PruneOptions(fraction=0.2))     # the others, removed
+    fc7.classes("alexnet", "classes/")  # what it would paint for each class: run["classes"]
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -43,8 +44,11 @@ if TYPE_CHECKING:
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
     from fc7.engine.store.patches import read_patches
+    from fc7.engine.synthesis.classes import ClassesOptions
+    from fc7.engine.synthesis.workflow import classes
 
 _HOMES = {
+    "ClassesOptions": "fc7.engine.synthesis.classes",
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
     "FineTuneOptions": "fc7.engine.attribution.pruning.training",
@@ -54,6 +58,7 @@ _HOMES = {
     "PruneOptions": "fc7.engine.attribution.pruning.workflow",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
+    "classes": "fc7.engine.synthesis.workflow",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "guided": "fc7.engine.attribution.workflow",
@@ -77,6 +82,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClassesOptions",
     "ExtractOptions",
     "Fc7Error",
     "FineTuneOptions",
@@ -86,6 +92,7 @@ __all__ = [
     "PruneOptions",
     "SaliencyOptions",
     "SegmentOptions",
+    "classes",
     "extract",
     "find_neighbors",
     "guided",

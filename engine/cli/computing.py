@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fc7.engine.store import Run, Summary
 
 Options = TypeVar("Options", bound="DataclassInstance")
+Data = TypeVar("Data", bound="Source")
 
 BATCH, PART_ROWS, MAX_PIXELS = 32, 1024, 100_000_000
 
@@ -104,8 +105,8 @@ def thread_count(threads: int | None) -> int:
 
 
 def with_progress(
-    make: "Callable[[Source, Network, Path, Options], tuple[Run, Summary]]",
-    source: "Source",
+    make: "Callable[[Data, Network, Path, Options], tuple[Run, Summary]]",
+    source: Data,
     network: "Network",
     out: Path,
     options: "Options",

@@ -13,6 +13,7 @@ import typer
 
 from fc7.engine.cli import (
     attribution,
+    classes,
     gradients,
     inspect,
     main_job,
@@ -55,6 +56,7 @@ attribution.register(app)
 gradients.register(app)
 segmentation.register(app)
 pruning.register(app)
+classes.register(app)
 inspect.register(app)
 
 

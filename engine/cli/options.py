@@ -141,3 +141,18 @@ def split_numbers(text: str | None, option: str) -> tuple[float, float, float] |
             f"{text!r} is not three numbers such as 0.5,0.5,0.5", param_hint=option
         ) from None
     return first, second, third
+
+
+def split_size(text: str | None, option: str) -> tuple[int, int] | None:
+    """Read a height and a width in pixels, or one side of both."""
+    if text is None:
+        return None
+    try:
+        sides = [int(field) for field in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise typer.BadParameter(
+            f"{text!r} is no size such as 224 or 240x320", param_hint=option
+        ) from None
+    return sides[0], sides[-1]

@@ -19,7 +19,8 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     Args:
         spec: a folder (`photos/`), one tar or Parquet file or a glob of them (`'data/*.tar'`), a
             text file of paths (`list.txt`), or `shapes:N:SEED`, the built-in images. See the
-            modules folder, tar, parquet and paths for the layouts and the order of rows.
+            modules folder, tar, parquet and paths for the layouts and the order of rows. Of a run
+            of images that were made it is `targets:LAYER:UNITS:STARTS`, which see.
         max_pixels: images with more pixels become bad rows, "too-large".
 
     Raises:
@@ -31,6 +32,10 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
     spec = os.fspath(spec)
     if spec.startswith("shapes:"):
         return _open_shapes(spec, max_pixels)
+    if spec.startswith("targets:"):
+        from fc7.engine.data.targets import open_targets
+
+        return open_targets(spec)
     path = os.path.expanduser(spec)
     if os.path.isdir(path):
         from fc7.engine.data.folder import open_folder

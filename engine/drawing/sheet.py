@@ -111,11 +111,11 @@ def draw(sheet: Sheet) -> Image.Image:
         left = _MARGIN + place * (width + _GAP)
         picture.paste(panel, (left, _HEAD))
         pen.rectangle((left - 1, _HEAD - 1, left + width, _HEAD + height), outline=LINE)
-        _write(pen, (left, _HEAD + height + 22), caption, _SMALL, QUIET, width)
+        write_line(pen, (left, _HEAD + height + 22), caption, _SMALL, QUIET, width)
     if sheet.scale is not None:
         _draw_scale(picture, pen, sheet.scale, right + _GAP, room)
     foot = _HEAD + room + _CAPTION + 22
-    _write(pen, (_MARGIN, foot), sheet.foot, _SMALL, QUIET, size[0] - 2 * _MARGIN)
+    write_line(pen, (_MARGIN, foot), sheet.foot, _SMALL, QUIET, size[0] - 2 * _MARGIN)
     return picture
 
 
@@ -135,9 +135,9 @@ def enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
 
 def _write_head(pen: ImageDraw.ImageDraw, sheet: Sheet, width: int) -> None:
     name = _fitting(sheet.title, _TITLE, width - _GAP - _length(sheet.value, _TITLE))
-    _write(pen, (_MARGIN, 46), name, _TITLE, INK, width)
-    _write(pen, (_MARGIN + _length(name, _TITLE) + 14, 46), sheet.value, _TITLE, QUIET, width)
-    _write(pen, (_MARGIN, 70), sheet.says, _TEXT, QUIET, width)
+    write_line(pen, (_MARGIN, 46), name, _TITLE, INK, width)
+    write_line(pen, (_MARGIN + _length(name, _TITLE) + 14, 46), sheet.value, _TITLE, QUIET, width)
+    write_line(pen, (_MARGIN, 70), sheet.says, _TEXT, QUIET, width)
 
 
 def _draw_scale(
@@ -156,7 +156,7 @@ def _draw_scale(
         pen.text((at, _HEAD + round(down * height)), text, QUIET, _font(_SMALL), anchor="lm")
 
 
-def _write(
+def write_line(
     pen: ImageDraw.ImageDraw,
     at: tuple[float, float],
     text: str,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fc7.engine.report.bad_rows import bad_rows
+from fc7.engine.report.classes import class_images
 from fc7.engine.report.filters import filters
 from fc7.engine.report.gradients import gradients
 from fc7.engine.report.guided import guided
@@ -98,6 +99,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
     while True:
         before = [
             first,
+            class_images(subject, detail),
             maps(subject, detail),
             maximal(subject, detail),
             guided(subject, detail),

@@ -7,7 +7,9 @@ can leave a batch and another take its place.
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 State = tuple[Tensor, ...]
@@ -19,7 +21,9 @@ class Optimiser(Protocol):
     def state(self, latents: Tensor) -> State:
         """Return the memory of rows that have taken no step, each (N, ...)."""
 
-    def step(self, latents: Tensor, gradients: Tensor, state: State, steps: Tensor) -> None:
+    def step(
+        self, latents: Tensor, gradients: Tensor, state: State, steps: NDArray[np.int64]
+    ) -> None:
         """Change latents (N, ...) and state in place.
 
         Args:
@@ -51,12 +55,14 @@ class Adam:
         """See `Optimiser`."""
         return torch.zeros_like(latents), torch.zeros_like(latents)
 
-    def step(self, latents: Tensor, gradients: Tensor, state: State, steps: Tensor) -> None:
+    def step(
+        self, latents: Tensor, gradients: Tensor, state: State, steps: NDArray[np.int64]
+    ) -> None:
         """See `Optimiser`."""
         (mean, square), (first, second) = state, self.memory
         mean.mul_(first).add_(gradients, alpha=1 - first)
         square.mul_(second).addcmul_(gradients, gradients, value=1 - second)
-        taken = steps.cpu().double() + 1
+        taken = torch.from_numpy(steps).double() + 1
         shape = (-1, *(1,) * (latents.ndim - 1))
         rate, root = (
             each.to(latents.device, latents.dtype).reshape(shape)
@@ -83,7 +89,9 @@ class Ascent:
         """See `Optimiser`."""
         return ()
 
-    def step(self, latents: Tensor, gradients: Tensor, state: State, steps: Tensor) -> None:
+    def step(
+        self, latents: Tensor, gradients: Tensor, state: State, steps: NDArray[np.int64]
+    ) -> None:
         """See `Optimiser`."""
         latents.add_(gradients, alpha=self.rate)
 

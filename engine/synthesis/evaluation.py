@@ -3,9 +3,9 @@
 images -> network, as deep as the objective looks -> scores (N,) -> d score / d pixels
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from fc7.engine.models.network import logits_of
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.models.rectified import Rectified
 from fc7.engine.synthesis.objectives import Outputs
+from fc7.engine.synthesis.redirected import Redirected
 from fc7.engine.synthesis.terms import LOGITS
 from fc7.kernels.guided_relu import Rule
 
@@ -46,7 +47,7 @@ class Evaluator:
         network: the network.
         layers: that objectives read; None is the logits.
         keep: of these, whose outputs are returned.
-        rule: of the ReLUs' way back; see `fc7.kernels.guided_relu`.
+        rule: of the ReLUs' way back: see `fc7.kernels.guided_relu`, or "redirected", which see.
         size: height and width of the images, in pixels; the network's own if None.
         together: how many images go through the network at once; what is fastest if None.
 
@@ -63,7 +64,7 @@ class Evaluator:
         network: Network,
         layers: Iterable[str | None],
         keep: Iterable[str | None] = (),
-        rule: Rule = "plain",
+        rule: Rule | Literal["redirected"] = "plain",
         size: tuple[int, int] | None = None,
         together: int | None = None,
     ) -> None:
@@ -73,7 +74,9 @@ class Evaluator:
         self._named = named
         self.together = together or images_a_pass(network, 1 << 20, size or network.input_size)
 
-    def __call__(self, images: Tensor, score: Score) -> Evaluation:
+    def __call__(
+        self, images: Tensor, score: Score, wanted: Sequence[bool] | None = None
+    ) -> Evaluation:
         """Return scores, gradients, and the outputs that are kept.
 
         A row's do not depend on its batch-mates, only on how many go together.
@@ -81,16 +84,23 @@ class Evaluator:
         Args:
             images: (N, 3, H, W), float, N at least 1.
             score: of some of the rows.
+            wanted: (N,), which rows matter; images that go together without any of them are left
+                out, and are zeros in what is returned. All if None.
 
         Raises:
             QuestionError: nothing flows back to the pixels.
         """
-        parts = []
-        for start in range(0, len(images), self.together):
-            rows = slice(start, min(len(images), start + self.together))
-            parts.append(self._pass(images[rows], rows, score))
-        if len(parts) == 1:
-            return parts[0]
+        whole = range(0, len(images), self.together)
+        passes = [slice(start, min(len(images), start + self.together)) for start in whole]
+        done = {
+            rows.start: self._pass(images[rows], rows, score)
+            for rows in passes
+            if wanted is None or any(wanted[rows])
+        }
+        if len(passes) == len(done) == 1:
+            return done[0]
+        example = next(iter(done.values()), None)
+        parts = [done.get(rows.start) or _nothing(images[rows], example) for rows in passes]
         return Evaluation(
             torch.cat([part.scores for part in parts]),
             torch.cat([part.gradients for part in parts]),
@@ -100,7 +110,7 @@ class Evaluator:
     def _pass(self, images: Tensor, rows: slice, score: Score) -> Evaluation:
         with torch.inference_mode(False), torch.enable_grad():
             pixels = images.detach().to(self.network.device).clone().requires_grad_()
-            with Rectified(self._rule):
+            with Redirected() if self._rule == "redirected" else Rectified(self._rule):
                 outputs = self._outputs(pixels)
             scores = score(outputs, rows)
             gradients = None
@@ -142,3 +152,15 @@ class Evaluator:
             for handle in handles:
                 handle.remove()
         return seen
+
+
+def _nothing(images: Tensor, example: Evaluation | None) -> Evaluation:
+    """Return zeros for rows that were left out, in the shapes of what was not."""
+    if example is None:
+        raise ValueError("no row is wanted")
+    count = len(images)
+    return Evaluation(
+        example.scores.new_zeros(count),
+        example.gradients.new_zeros(images.shape),
+        {key: each.new_zeros(count, *each.shape[1:]) for key, each in example.outputs.items()},
+    )

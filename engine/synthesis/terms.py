@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.targets import class_count
 
 LOGITS = None
 """In place of a layer's name: what the network answers."""
@@ -208,12 +209,5 @@ class FeatureMatch(_Featured):
 
 
 def class_count_of(network: Network) -> int:
-    """Return how many logits the network answers with."""
-    root = network.every_layer.get("")
-    if root is not None:
-        return int(root.shape[-1])
-    if network.labels is not None:
-        return len(network.labels)
-    with torch.inference_mode():
-        blank = torch.zeros(1, 3, *network.input_size, device=network.device)
-        return int(network(blank).shape[1])
+    """Return how many logits the network answers with: as many as it has names, if it has any."""
+    return len(network.labels) if network.labels is not None else class_count(network)
