@@ -142,5 +142,9 @@ def _power(squares: Tensor, exponent: float) -> Tensor:
     square's own derivative, 0, is NaN. There the function of the difference has a minimum, so that
     0 is a subgradient. Elsewhere value and gradient are the formula's: no epsilon rounds them off.
     """
+    if exponent == 1:
+        return squares
+    if exponent > 1:
+        return squares.pow(exponent)
     flat = squares == 0
     return squares.masked_fill(flat, 1).pow(exponent).masked_fill(flat, 0)

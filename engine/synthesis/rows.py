@@ -12,18 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from fc7.engine.synthesis.randomness import Keys
 
-def each_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor) -> Tensor:
+
+def each_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor | Keys) -> Tensor:
     """Return function(first, *others), computed on a CPU one row after the other.
 
     Args:
-        function: from tensors of N rows each to one of N rows, for any N.
+        function: from N rows of each argument to a tensor of N rows, for any N.
         first: (N, ...); its device counts.
-        others: (N, ...).
+        others: (N, ...), or N keys.
     """
-    count = len(first)
-    if first.device.type != "cpu" or count < 2:
+    if first.device.type != "cpu" or len(first) < 2:
         return function(first, *others)
-    return torch.cat(
-        [function(*(rows[n : n + 1] for rows in (first, *others))) for n in range(count)]
-    )
+    # Split at once: the gradient of a slice would be a batch of zeros for each row.
+    rows = zip(*(column.split(1) for column in (first, *others)), strict=True)
+    return torch.cat([function(*row) for row in rows])

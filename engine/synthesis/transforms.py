@@ -127,13 +127,38 @@ class Rotate:
     degrees: Sequence[float]
 
     def __post_init__(self) -> None:
-        if not self.degrees or not all(map(math.isfinite, self.degrees)):
-            raise OptionError(f"the angles are {self.degrees}; at least one number will do")
+        _check_degrees(self.degrees)
 
     def __call__(self, images: Tensor, keys: Keys) -> Tensor:
         """Return images, (N, 3, H, W)."""
         angles = _chosen(self.degrees, keys, Purpose.ROTATION).deg2rad()
         return _sampled(images, torch.ones_like(angles), angles)
+
+
+@dataclass(frozen=True)
+class ScaleRotate:
+    """Both at once, by one sampling: half of the time, and half of the blur.
+
+    Attributes:
+        factors: as for `Scale`, and drawn like its.
+        degrees: as for `Rotate`, likewise.
+
+    Raises:
+        OptionError: one of them is out of range.
+    """
+
+    factors: Sequence[float]
+    degrees: Sequence[float]
+
+    def __post_init__(self) -> None:
+        _check_factors(self.factors)
+        _check_degrees(self.degrees)
+
+    def __call__(self, images: Tensor, keys: Keys) -> Tensor:
+        """Return images, (N, 3, H, W)."""
+        factors = _chosen(self.factors, keys, Purpose.SCALE)
+        angles = _chosen(self.degrees, keys, Purpose.ROTATION).deg2rad()
+        return _sampled(images, factors, angles)
 
 
 @dataclass(frozen=True)
@@ -174,6 +199,9 @@ class Compose:
 
     def __call__(self, images: Tensor, keys: Keys) -> Tensor:
         """Return images, (N, 3, H, W)."""
+        return each_row(self._chain, images, keys)
+
+    def _chain(self, images: Tensor, keys: Keys) -> Tensor:
         found = images
         for place, transform in enumerate(self.transforms):
             found = transform(found, keys.within(place))
@@ -203,18 +231,22 @@ class _Roll(torch.autograd.Function):
             for row, image, by in zip(found, images, offsets.tolist(), strict=True):
                 row.copy_(image.roll(by, (1, 2)))
             return found
-        numbers = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-        places = [
-            (torch.arange(length) - offsets[:, axis, None]).remainder(length).to(images.device)
-            for axis, length in enumerate(images.shape[2:])
-        ]
-        # Indices on both sides of the colours put these last.
-        indexed = images[numbers, :, places[0][:, :, None], places[1][:, None, :]]
-        return indexed.permute(0, 3, 1, 2).contiguous()
+        return _rolled_by_index(images, offsets)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         return _Roll.apply(g, -ctx.offsets), None
+
+
+def _rolled_by_index(images: Tensor, offsets: Tensor) -> Tensor:
+    numbers = torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    down, across = (
+        (torch.arange(length) - offsets[:, axis, None]).remainder(length).to(images.device)
+        for axis, length in enumerate(images.shape[2:])
+    )
+    # Indices on both sides of the colours put these last.
+    indexed = images[numbers, :, down[:, :, None], across[:, None, :]]
+    return indexed.permute(0, 3, 1, 2).contiguous()
 
 
 def _offsets(keys: Keys, most: int) -> Tensor:
@@ -225,6 +257,16 @@ def _chosen(values: Sequence[float], keys: Keys, purpose: Purpose) -> Tensor:
     """Return one of the values a row, (N,) float64."""
     choices = integers(keys, purpose, 1, len(values))[:, 0]
     return torch.tensor(list(values), dtype=torch.float64)[choices]
+
+
+def _check_factors(factors: Sequence[float]) -> None:
+    if not factors or not all(0 < factor < math.inf for factor in factors):
+        raise OptionError(f"the factors are {factors}; at least one, each above 0, will do")
+
+
+def _check_degrees(degrees: Sequence[float]) -> None:
+    if not degrees or not all(map(math.isfinite, degrees)):
+        raise OptionError(f"the angles are {degrees}; at least one number will do")
 
 
 def _padded(images: Tensor, pixels: int, colour: Colour) -> Tensor:

@@ -98,10 +98,11 @@ def test_variation_by_the_smallest_differences_has_a_finite_gradient(beta: float
     for step in (1e-45, 1e-38, 1e-23, 1e-19, 1e-7):
         x = torch.zeros(1, 3, 4, 4)
         x[:, :, 1:] = step
+        step = float(x.max())  # as float32 holds it
         x.requires_grad_()
         (gradient,) = torch.autograd.grad(TotalVariation(beta)(x).sum(), x)
         assert gradient.isfinite().all(), step
-        assert float(gradient.abs().max()) <= beta * step ** (beta - 1) * (1 + 1e-3)
+        assert float(gradient.abs().max()) <= beta * step ** (beta - 1) * 1.001
 
 
 def test_total_variation_of_edges() -> None:

@@ -18,8 +18,10 @@ from fc7.engine.synthesis.transforms import (
     Pad,
     Rotate,
     Scale,
+    ScaleRotate,
     Shift,
     Transform,
+    _rolled_by_index,
     rolled,
 )
 
@@ -28,7 +30,8 @@ ANGLES = tuple(range(-10, 11))
 LUCID = Compose((Pad(6), Shift(4), Scale(FACTORS), Rotate(ANGLES), Shift(2)))
 ALL: list[Transform] = [
     Jitter(3), Jitter(0), Shift(3, (0.1, 0.5, 0.9)), Scale(FACTORS), Scale((0.4, 2.5)),
-    Rotate(ANGLES), Rotate((90.0, 37.0)), LUCID,
+    Rotate(ANGLES), Rotate((90.0, 37.0)), ScaleRotate(FACTORS, ANGLES),
+    LUCID,
 ]  # fmt: skip
 NAMES = [repr(transform)[:40] for transform in ALL]
 
@@ -86,6 +89,21 @@ def test_shift_lets_a_colour_in(size: tuple[int, int], pixels: int) -> None:
                 if 0 <= i - down < height and 0 <= j - across < width:
                     expected[:, i, j] = x[row, :, i - down, j - across]
         assert np.array_equal(found[row].numpy(), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scale_and_rotate_at_once(size: tuple[int, int]) -> None:
+    x, own = images(4, size), keys(4)
+    factors = integers(own, Purpose.SCALE, 1, len(FACTORS))[:, 0].tolist()
+    angles = integers(own, Purpose.ROTATION, 1, len(ANGLES))[:, 0].tolist()
+    expected = [
+        sampled(one, FACTORS[factor], ANGLES[angle])
+        for one, factor, angle in zip(array(x), factors, angles, strict=True)
+    ]
+    found = ScaleRotate(FACTORS, ANGLES)(x, own)
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
+    assert torch.equal(ScaleRotate(FACTORS, (0,))(x, own), Scale(FACTORS)(x, own))
+    assert torch.equal(ScaleRotate((1.0,), ANGLES)(x, own), Rotate(ANGLES)(x, own))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -187,6 +205,14 @@ def test_a_roll_and_back_is_the_identity() -> None:
     assert torch.equal(gradient, x)
 
 
+def test_rolls_by_index_are_rolls() -> None:
+    """As a GPU computes them."""
+    for size in SIZES:
+        x = images(4, size)
+        by = torch.tensor([[3, -4], [0, 0], [-15, 22], [1, 1]])
+        assert torch.equal(_rolled_by_index(x, by), rolled(x, by))
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -197,6 +223,8 @@ def test_a_roll_and_back_is_the_identity() -> None:
         (lambda: Scale((1.0, 0.0)), "each above 0"),
         (lambda: Rotate(()), "angles are"),
         (lambda: Rotate((float("inf"),)), "angles are"),
+        (lambda: ScaleRotate((-1.0,), (0,)), "factors are"),
+        (lambda: ScaleRotate((1.0,), ()), "angles are"),
     ],
 )
 def test_options_out_of_range(make: Callable[[], Any], says: str) -> None:
