@@ -3,8 +3,7 @@
 On a CPU the same row can come out with other last bits in another batch: the last elements of a
 tensor, which fill no vector register, take another path through pow, and a sum of one row is split
 between threads where sums of several rows are not. Row by row, each is the same computation in
-any company, and its tensors stay in the cache. On a GPU an element's arithmetic does not depend on
-its place, and sums depend on the batch's size alone, which an ascent keeps fixed.
+any company. Elsewhere all rows go at once, and an ascent keeps their number fixed.
 """
 
 from collections.abc import Callable

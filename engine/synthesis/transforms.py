@@ -137,7 +137,7 @@ class Rotate:
 
 @dataclass(frozen=True)
 class ScaleRotate:
-    """Both at once, by one sampling: half of the time, and half of the blur.
+    """Both at once, by one sampling instead of two, each of which takes time and blurs.
 
     Attributes:
         factors: as for `Scale`, and drawn like its.
@@ -226,7 +226,7 @@ class _Roll(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, offsets: Tensor) -> Tensor:
         ctx.offsets = offsets
         if images.device.type == "cpu":
-            # A tenth of the time that indexing takes.
+            # A quarter of the time that indexing takes.
             found = torch.empty_like(images)
             for row, image, by in zip(found, images, offsets.tolist(), strict=True):
                 row.copy_(image.roll(by, (1, 2)))
