@@ -69,13 +69,6 @@ class Keys:
             raise ValueError(f"place {place} in a chain; there are 0 to {_PLACES - 2}")
         return replace(self, place=self.place * _PLACES + place + 1)
 
-    def split(self, size: int) -> list[Self]:
-        """Return the keys of `size` rows after the other, as a tensor's `split`."""
-        return [
-            replace(self, seeds=self.seeds[n : n + size], steps=self.steps[n : n + size])
-            for n in range(0, len(self), size)
-        ]
-
 
 def uniform(keys: Keys, purpose: Purpose, shape: Sequence[int]) -> Tensor:
     """Return multiples of 2^-24 in [0, 1), (N, *shape) float32, on the CPU."""

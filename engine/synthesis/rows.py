@@ -11,19 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fc7.engine.synthesis.randomness import Keys
 
-
-def each_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor | Keys) -> Tensor:
+def each_row(function: Callable[..., Tensor], first: Tensor, *others: Tensor) -> Tensor:
     """Return function(first, *others), computed on a CPU one row after the other.
 
     Args:
         function: from N rows of each argument to a tensor of N rows, for any N.
         first: (N, ...); its device counts.
-        others: (N, ...), or N keys.
+        others: (N, ...).
     """
     if first.device.type != "cpu" or len(first) < 2:
         return function(first, *others)
     # Split at once: the gradient of a slice would be a batch of zeros for each row.
-    rows = zip(*(column.split(1) for column in (first, *others)), strict=True)
+    rows = zip(*(torch.split(tensor, 1) for tensor in (first, *others)), strict=True)
     return torch.cat([function(*row) for row in rows])

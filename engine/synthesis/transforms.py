@@ -2,9 +2,9 @@
 
 An objective averaged over small changes has fewer images that please it by accident (Olah et al.,
 2017, "Feature Visualization", the section on transformation robustness; Lucid's transforms). A
-row's changes are drawn by its own key, anew at each step. All are differentiable, and each row is
-computed as if alone, its gradient too; on a GPU the sums in the gradient of `Scale` and `Rotate`
-have no fixed order.
+row's changes are drawn by its own key, anew at each step. All are differentiable. Rows share a call
+and no sum: on a CPU a row and its gradient are the same to the bit in any company. On a GPU the
+sums in the gradient of `Scale` and `Rotate` have no fixed order.
 """
 
 import math
@@ -26,7 +26,6 @@ from fc7.engine.synthesis.pixels import (
     plane,
 )
 from fc7.engine.synthesis.randomness import Keys, Purpose, integers
-from fc7.engine.synthesis.rows import each_row
 
 
 class Transform(Protocol):
@@ -199,9 +198,6 @@ class Compose:
 
     def __call__(self, images: Tensor, keys: Keys) -> Tensor:
         """Return images, (N, 3, H, W)."""
-        return each_row(self._chain, images, keys)
-
-    def _chain(self, images: Tensor, keys: Keys) -> Tensor:
         found = images
         for place, transform in enumerate(self.transforms):
             found = transform(found, keys.within(place))
@@ -287,15 +283,10 @@ def _middle(images: Tensor, size: tuple[int, int]) -> Tensor:
 def _sampled(images: Tensor, factors: Tensor, angles: Tensor) -> Tensor:
     """Return images made larger by factors and turned by angles in radians, each (N,) float64."""
     turns = torch.stack([angles.cos(), angles.sin()], 1) / factors[:, None]
-    return each_row(_sample, images, turns.to(images))
-
-
-def _sample(images: Tensor, turns: Tensor) -> Tensor:
-    """Look up where each pixel comes from; turns are a scaled angle's cosine and sine, (N, 2)."""
+    cosines, sines = turns.to(images)[:, :, None, None].unbind(1)
     height, width = images.shape[2:]
     down = from_centre(height).to(images)[:, None]
     across = from_centre(width).to(images)
-    cosines, sines = turns[:, :, None, None].unbind(1)
     # Coordinates are in half sides, which differ in pixels: hence the sides' ratio. Not by torch's
     # affine_grid, whose product of matrices may be of less precision than float32.
     columns = across * cosines - down * sines * (height / width)

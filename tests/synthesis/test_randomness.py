@@ -56,19 +56,6 @@ def test_rows_draw_for_themselves(shape: tuple[int, ...]) -> None:
     assert uniform(taken(all_keys, []), Purpose.START, shape).shape == (0, *shape)
 
 
-def test_keys_are_split_as_tensors_are() -> None:
-    own = keys(5).within(3)
-    for size in (1, 2, 5, 9):
-        parts, rows = own.split(size), torch.arange(5).split(size)
-        assert [part.seeds.tolist() for part in parts] == [
-            own.seeds[r.numpy()].tolist() for r in rows
-        ]
-        assert [part.steps.tolist() for part in parts] == [
-            own.steps[r.numpy()].tolist() for r in rows
-        ]
-        assert all(part.place == own.place for part in parts)
-
-
 def test_streams_differ_by_seed_step_purpose_and_place() -> None:
     streams = [
         uniform(of(seed, step, place), purpose, (64,))[0]
