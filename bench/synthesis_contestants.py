@@ -49,7 +49,7 @@ class Bench:
         """The network up to the layer, frozen, as torchvision makes it."""
         path = self.network.layer(self.layer).path
         group, _, number = path.partition(".")
-        modules = list(self.network.model.get_submodule(group))[: int(number) + 1]
+        modules = list(self.network.model.get_submodule(group).children())[: int(number) + 1]
         model = nn.Sequential(*modules).to(memory_format=torch.contiguous_format)
         return model.requires_grad_(False).eval()
 
@@ -99,9 +99,10 @@ class Bench:
     def score(self, who: str, image: Tensor, unit: int) -> Tensor:
         """Return the mean of a channel of one image (1, 3, H, W)."""
         seen = self.network.normalise(image).contiguous()
-        if who == WHO[1]:
-            return self.truncated(seen)[0, unit].mean()
         found: list[Tensor] = []
+        if who == WHO[1]:
+            found.append(self.truncated(seen))
+            return found[0][0, unit].mean()
         module = self.whole.get_submodule(self.network.layer(self.layer).path)
         handle = module.register_forward_hook(lambda _m, _a, output: found.append(output))
         try:

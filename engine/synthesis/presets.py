@@ -27,13 +27,14 @@ from fc7.engine.synthesis.parametrisation import Fourier, Pixels
 from fc7.engine.synthesis.penalties import L2
 from fc7.engine.synthesis.pixels import Colour
 from fc7.engine.synthesis.recipe import Recipe
-from fc7.engine.synthesis.transforms import Compose, Pad, Rotate, Scale, Shift
+from fc7.engine.synthesis.transforms import Compose, Pad, ScaleRotate, Shift
 
 DEFAULT = "lucid"
 _USUAL_SIDE = 224
 # Of a pixel's range, the mean step of ascent by pixels: a few levels of 8 bits. What decays by a
 # third at each step takes longer ones.
 _RATE, _LONG = 0.01, 0.05
+_YOSINSKI_START = 10 / 255
 
 
 def recipe(name: str, network: Network, steps: int | None = None) -> Recipe:
@@ -70,8 +71,7 @@ def _lucid(network: Network) -> Recipe:
         (
             Pad(scaled(network, 12)),
             Shift(far),
-            Scale(tuple(1 + (i - 5) / 50 for i in range(11))),
-            Rotate((*range(-10, 11), *5 * (0,))),
+            ScaleRotate(tuple(1 + (i - 5) / 50 for i in range(11)), (*range(-10, 11), *5 * (0,))),
             Shift(near),
         )
     )
@@ -111,9 +111,8 @@ def _yosinski(
             Clamp(),
         )
         ascent = Ascent(rate)
-        return Recipe(
-            steps, Pixels(colour), ascent, on_gradients=(UnitMean(),), on_images=operations
-        )
+        start = Pixels(colour, _YOSINSKI_START)
+        return Recipe(steps, start, ascent, on_gradients=(UnitMean(),), on_images=operations)
 
     return make
 

@@ -149,11 +149,11 @@ class AscentQueue:
             for weight, penalty in recipe.penalties:
                 value = value - weight * penalty(images).sum()
             (gradients,) = torch.autograd.grad(value, latents)
-        images = images.detach()
+        images, ascent = images.detach(), gradients
         for operation in recipe.on_gradients:
-            gradients = operation(gradients)
-        slots.record(found.scores, gradients, images)
-        recipe.optimiser.step(slots.latents, gradients, slots.memory, slots.steps)
+            ascent = operation(ascent)
+        slots.record(found.scores, ascent, images)
+        recipe.optimiser.step(slots.latents, ascent, slots.memory, slots.steps)
         for change in recipe.on_images:
             slots.latents = change(slots.latents, gradients, slots.steps + 1)
         slots.advance()
