@@ -107,8 +107,16 @@ def check_classes(numbers: Iterable[int], network: Network, classes: int) -> Non
             raise OptionError(f"no class {number}; {network.name} has 0 to {classes - 1}")
 
 
-def class_number(wanted: str | int, network: Network, classes: int) -> int:
+def class_number(
+    wanted: str | int, network: Network, classes: int, words: Sequence[str] = (PREDICTED, LABEL)
+) -> int:
     """Return the number of a class given by number or name.
+
+    Args:
+        wanted: the class.
+        network: for the classes' names.
+        classes: how many it has.
+        words: what else could have been asked for, to say so.
 
     Raises:
         OptionError: there is no such class, or more than one of that name.
@@ -133,8 +141,8 @@ def class_number(wanted: str | int, network: Network, classes: int) -> int:
         close = difflib.get_close_matches(text.casefold(), names, n=_LISTED) or names[:_LISTED]
         spelt = ", ".join(network.labels[names.index(name)] for name in close)
         raise OptionError(
-            f"no class {text!r} in {network.name}; did you mean {spelt}? predicted, label and "
-            f"numbers from 0 to {classes - 1} will do too"
+            f"no class {text!r} in {network.name}; did you mean {spelt}? {', '.join(words)} "
+            f"and numbers from 0 to {classes - 1} will do too"
         )
     return found[0]
 
