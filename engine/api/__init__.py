@@ -15,6 +15,7 @@
     fc7.importance("photos/", "alexnet", "run/")        # which channels matter
     fc7.prune(run, "small.safetensors", fc7.PruneOptions(fraction=0.2))     # the others, removed
     fc7.classes("alexnet", "classes/")  # what it would paint for each class: run["classes"]
+    fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -44,14 +45,20 @@ if TYPE_CHECKING:
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
     from fc7.engine.store.patches import read_patches
+    from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
+    from fc7.engine.synthesis.fool import fool_images
+    from fc7.engine.synthesis.fool_job import FoolOptions
+    from fc7.engine.synthesis.fool_workflow import fool
     from fc7.engine.synthesis.workflow import classes
 
 _HOMES = {
+    "AttackOptions": "fc7.engine.synthesis.attack_options",
     "ClassesOptions": "fc7.engine.synthesis.classes",
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
     "FineTuneOptions": "fc7.engine.attribution.pruning.training",
+    "FoolOptions": "fc7.engine.synthesis.fool_job",
     "GuidedOptions": "fc7.engine.attribution.gradient_jobs",
     "ImportanceOptions": "fc7.engine.attribution.importance.job",
     "OccludeOptions": "fc7.engine.attribution.occlusion.job",
@@ -61,6 +68,8 @@ _HOMES = {
     "classes": "fc7.engine.synthesis.workflow",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
+    "fool": "fc7.engine.synthesis.fool_workflow",
+    "fool_images": "fc7.engine.synthesis.fool",
     "guided": "fc7.engine.attribution.workflow",
     "guided_maps": "fc7.engine.attribution.guided",
     "importance": "fc7.engine.attribution.importance.workflow",
@@ -82,10 +91,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AttackOptions",
     "ClassesOptions",
     "ExtractOptions",
     "Fc7Error",
     "FineTuneOptions",
+    "FoolOptions",
     "GuidedOptions",
     "ImportanceOptions",
     "OccludeOptions",
@@ -95,6 +106,8 @@ __all__ = [
     "classes",
     "extract",
     "find_neighbors",
+    "fool",
+    "fool_images",
     "guided",
     "guided_maps",
     "importance",

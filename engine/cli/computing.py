@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fc7.engine.cli import options as o
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _typeshed import DataclassInstance
 
@@ -132,8 +132,22 @@ def outcome_of(made: "Run", summaries: list["Summary"]) -> dict[str, Any]:
     }
 
 
-def conclude(outcome: dict[str, Any], summaries: list["Summary"], strict: bool, json: bool) -> None:
-    """Say what was done; end with an exit code of its own if rows were bad and may not be."""
+def conclude(
+    outcome: dict[str, Any],
+    summaries: list["Summary"],
+    strict: bool,
+    json: bool,
+    more: "Sequence[str]" = (),
+) -> None:
+    """Say what was done; end with an exit code of its own if rows were bad and may not be.
+
+    Args:
+        outcome: for machines.
+        summaries: of the jobs, for people.
+        strict: whether no row may be bad.
+        json: whether it is said to a machine.
+        more: lines for people, after those of the jobs.
+    """
     from fc7.engine.cli.console import STRICT, emit_json, say, summary_lines
 
     if json:
@@ -142,5 +156,7 @@ def conclude(outcome: dict[str, Any], summaries: list["Summary"], strict: bool, 
         for summary in summaries:
             for line in summary_lines(summary):
                 say(line)
+        for line in more:
+            say(line)
     if strict and any(summary.bad for summary in summaries):
         sys.exit(STRICT)

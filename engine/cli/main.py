@@ -14,6 +14,7 @@ import typer
 from fc7.engine.cli import (
     attribution,
     classes,
+    fool,
     gradients,
     inspect,
     main_job,
@@ -57,6 +58,7 @@ gradients.register(app)
 segmentation.register(app)
 pruning.register(app)
 classes.register(app)
+fool.register(app)
 inspect.register(app)
 
 
