@@ -97,6 +97,8 @@ class AttackOptions:
         if self.passes < 1 or (self.method == "fgsm" and self.passes != 1):
             least = "takes 1" if self.method == "fgsm" else "needs 1 or more"
             raise OptionError(f"steps is {self.passes}; {self.method} {least}")
+        if not 0 < self.epsilon <= 1:
+            raise OptionError(f"epsilon is {self.epsilon}; it must be above 0 and at most 1")
         if self.step is not None and self.method not in ("margin", "pgd"):
             raise OptionError(f"{self.method} chooses its own step; leave it out")
         if not 0 < self.length < float("inf"):
@@ -105,8 +107,6 @@ class AttackOptions:
             raise OptionError(f"probability is {self.probability}; it must be from 0 to below 1")
         if self.probability and self.method != "margin":
             raise OptionError(f"{self.method} stops at no probability; ask for it of margin")
-        if not 0 < self.epsilon <= 1:
-            raise OptionError(f"epsilon is {self.epsilon}; it must be above 0 and at most 1")
         if not 0 < self.gamma < 1 or not 0 < self.norm < float("inf"):
             raise OptionError(
                 f"gamma is {self.gamma} and norm {self.norm}; they must be above 0, gamma below 1"

@@ -96,10 +96,8 @@ class Margin:
         self._length, self._probability, self._seed = length, probability, seed
 
     def weights(self, logits: Tensor, goals: Tensor) -> Tensor:
-        """Return 1 at the goal, and elsewhere -1 shared out among the largest; or the reverse."""
-        others = logits.scatter(1, goals[:, None], -math.inf)
-        found = (-(others / _SOFTNESS).softmax(1)).scatter_(1, goals[:, None], 1.0)
-        return -found if self.untargeted else found
+        """See `Attack`."""
+        return _towards(logits, goals, _SOFTNESS, self.untargeted)
 
     def enter(self, places: Places, at: Tensor) -> None:
         """See `Attack`."""
@@ -143,8 +141,8 @@ class DecoupledDirectionNorm:
         self._best = torch.empty(0)
 
     def weights(self, logits: Tensor, goals: Tensor) -> Tensor:
-        """Return a multiple of the gradient of the cross-entropy."""
-        return _of_cross_entropy(logits, goals, self.untargeted)
+        """Return a multiple of the gradient of log p(goal)."""
+        return _towards(logits, goals, 1.0, self.untargeted)
 
     def enter(self, places: Places, at: Tensor) -> None:
         """See `Attack`."""
@@ -207,8 +205,8 @@ class SignedGradients:
         self._length, self._seed = length, seed
 
     def weights(self, logits: Tensor, goals: Tensor) -> Tensor:
-        """Return a multiple of the gradient of the cross-entropy."""
-        return _of_cross_entropy(logits, goals, self.untargeted)
+        """Return a multiple of the gradient of log p(goal)."""
+        return _towards(logits, goals, 1.0, self.untargeted)
 
     def enter(self, places: Places, at: Tensor) -> None:
         """See `Attack`."""
@@ -241,17 +239,16 @@ def fast_gradient_sign(untargeted: bool, epsilon: float) -> SignedGradients:
 _LEAST = 1e-12
 
 
-def _of_cross_entropy(logits: Tensor, goals: Tensor, untargeted: bool) -> Tensor:
-    """Return what goes back from the logits, scaled to a largest entry of 1.
+def _towards(logits: Tensor, goals: Tensor, softness: float, untargeted: bool) -> Tensor:
+    """Return 1 at the goal, and elsewhere -1 shared out among the largest; or the reverse.
 
-    The gradient of log p(goal) is 1 - p(goal) at the goal and -p(class) elsewhere. Every attack
-    here scales the pixels' gradient anyway, and of a network that is certain, 1 - p is 0 in
-    float32 while the other probabilities, which it is the sum of, are not.
+    It is the gradient of z(goal) - T log sum exp(z(other) / T), T the softness. With T = 1 that of
+    log p(goal) is 1 - p(goal) times as large, which no method here asks for: each takes a step of
+    a length of its own. Of a network that is certain it would be 0.
     """
-    p = logits.double().softmax(1).scatter_(1, goals[:, None], 0.0)
-    found = (-p).scatter_(1, goals[:, None], p.sum(1, keepdim=True))
-    found /= found.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
-    return (-found if untargeted else found).to(logits.dtype)
+    others = logits.scatter(1, goals[:, None], -math.inf)
+    found = (-(others / softness).softmax(1)).scatter_(1, goals[:, None], 1.0)
+    return -found if untargeted else found
 
 
 def _directions(gradient: Tensor, places: Places, seed: int) -> Tensor:

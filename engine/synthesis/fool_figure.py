@@ -102,13 +102,13 @@ def figure(found: FooledImage) -> Sheet:
         (_pixels(found.adversarial), f"{found.became} {share(found.columns['certainty'])}"),
         (difference, f"the difference, {number(factor)} times as large"),
     )
-    rounded = "also" if found.columns["success_8bit"] else "not"
+    rounded = "it still fools" if found.columns["success_8bit"] else "it fools no longer"
     changes = (
         f"{found.method}: {plural(int(found.columns['evaluations']), 'gradient evaluation')}, "
         f"L2 {number(found.columns['l2'])}, largest change {number(found.columns['linf'])}"
     )
     if found.success:
-        changes += f"; it fools {rounded} after rounding to 8 bits"
+        changes += f"; rounded to 8 bits, {rounded}"
     return Sheet(
         title=found.became if found.success else found.predicted,
         value=share(found.columns["certainty"]),
