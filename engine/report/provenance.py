@@ -23,6 +23,9 @@ from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job, Run
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.stored import StoredMaps, stored_maps
+from fc7.engine.synthesis.attack_options import AttackOptions
+from fc7.engine.synthesis.fool_job import FoolOptions
+from fc7.engine.synthesis.stored_fool import StoredFool, stored_fools
 
 _ANCHOR, _TITLE = "provenance", "Provenance"
 _LETTERS = 400
@@ -94,13 +97,15 @@ def commands(subject: Subject) -> list[str]:
     asked = {one.job.name: one for one in occlusions(run)}
     mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
     cut = masks.segmentations(run)
-    others = {*asked, IMPORTANCE, *(one.job.name for one in mapped), *(one.job.name for one in cut)}
+    fooled = stored_fools(run)
+    others = {*asked, IMPORTANCE, *(one.job.name for one in [*mapped, *cut, *fooled])}
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
     lines += [_gradients(run, one) for one in mapped]
     lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
     lines += [_segmentation(run, one) for one in cut]
+    lines += [_fool(run, one) for one in fooled]
     lines += [_importance(run, maps[IMPORTANCE])] if IMPORTANCE in maps else []
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
@@ -181,6 +186,20 @@ def _segmentation(run: Run, asked: masks.StoredSegmentation) -> str:
     batch = asked.job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if batch != masks.DEFAULT_BATCH_ROWS else []
     words += ["--part-rows", str(run.part_rows)] if run.part_rows != masks.DEFAULT_PART_ROWS else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _fool(run: Run, stored: StoredFool) -> str:
+    words, asked = ["fc7", "fool", run.meta["source"]["spec"], *_options(stored.job)], stored.about
+    usual = AttackOptions(method=str(asked["method"]), epsilon=float(asked.get("epsilon", 8 / 255)))
+    defaults = {"method": AttackOptions.method, "target": FoolOptions.target, **usual.asked()}
+    defaults |= {"method": AttackOptions.method, "epsilon": AttackOptions.epsilon}
+    for name in ("method", "target", "steps", "step", "probability", "epsilon", "seed"):
+        if name in asked and asked[name] != defaults[name] and f"--{name}" not in words:
+            words += [f"--{name}", str(asked[name])]
+    batch = stored.job.fingerprint["options"]["batch_rows"]
+    words += ["--batch", str(batch)] if batch != FoolOptions.batch_rows else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != FoolOptions.part_rows else []
     return shlex.join([*words, "--out", str(run.folder)])
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fc7.engine.report.bad_rows import bad_rows
 from fc7.engine.report.classes import class_images
 from fc7.engine.report.filters import filters
+from fc7.engine.report.fool import fool
 from fc7.engine.report.gradients import gradients
 from fc7.engine.report.guided import guided
 from fc7.engine.report.importance import importance
@@ -107,6 +108,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             occlusion(subject, detail),
             gradients(subject, detail),
             segmentation(subject, detail),
+            fool(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

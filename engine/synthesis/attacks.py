@@ -16,8 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fc7.engine.synthesis.keyed import normal, uniform
+from fc7.engine.synthesis.keyed import keys_of_rows
 from fc7.engine.synthesis.places import Places
+from fc7.engine.synthesis.randomness import Purpose, normal, uniform
 
 # By so much of a logit a class must lead before an attack stops: other batches and folded weights
 # round otherwise, by some 1e-5, and what fools here must fool there.
@@ -213,7 +214,8 @@ class SignedGradients:
         clean = places.clean[at]
         if self._seed is not None:
             rows = places.rows[at.cpu()].tolist()
-            shares = uniform(self._seed, rows, [0] * len(rows), clean.shape[1:])
+            keys = keys_of_rows(self._seed, rows, [0] * len(rows))
+            shares = uniform(keys, Purpose.START, clean.shape[1:])
             clean = (clean + self._epsilon * (2 * shares.to(clean.device) - 1)).clamp_(0, 1)
         places.images[at] = clean
 
@@ -257,8 +259,8 @@ def _directions(gradient: Tensor, places: Places, seed: int) -> Tensor:
     directions = gradient / _spread(sizes.clamp(min=_LEAST))
     if bool((sizes <= _LEAST).any()):
         at = (sizes <= _LEAST).nonzero()[:, 0]
-        rows, passes = places.rows[at.cpu()].tolist(), places.passes[at].tolist()
-        random = normal(seed, rows, passes, gradient.shape[1:]).to(gradient.device)
+        keys = keys_of_rows(seed, places.rows[at.cpu()].tolist(), places.passes[at].tolist())
+        random = normal(keys, Purpose.NOISE, gradient.shape[1:]).to(gradient.device)
         directions[at] = random / _spread(_norms(random))
     return directions
 

@@ -28,13 +28,17 @@ from fc7.engine.synthesis.terms import LOGITS
 
 BATCH_ROWS = 16
 
+# An attack stops at a probability that its own pass finds; the one that judges rounds otherwise.
+_ROUNDING = 1e-4
+
 
 @dataclass(frozen=True)
 class Verdict:
     """What a network says of N images, and whether that is what an attack was to bring about.
 
     Attributes:
-        success: (N,) bool, whether the goal is the predicted class; untargeted, whether it is not.
+        success: (N,) bool, whether the goal is the predicted class; untargeted, whether it is not;
+            and whether that class has the probability that was asked for.
         predicted: (N,) int64.
         probability: (N,) float32, of the predicted class.
         of_goal: (N,) float32, the goal's probability.
@@ -217,10 +221,12 @@ class Fooling:
         )
         predicted, goals = logits.argmax(1), goals.to(logits.device)
         reached = predicted == goals
+        certainty = probabilities(logits, predicted).float()
+        success = ~reached if self._goals.untargeted else reached
         return Verdict(
-            ~reached if self._goals.untargeted else reached,
+            success & (certainty >= self._options.probability - _ROUNDING),
             predicted,
-            probabilities(logits, predicted).float(),
+            certainty,
             probabilities(logits, goals).float(),
         )
 

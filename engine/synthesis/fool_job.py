@@ -43,7 +43,7 @@ from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
 from fc7.engine.synthesis.attack_options import AttackOptions
-from fc7.engine.synthesis.fool import BATCH_ROWS, Fooling, Verdict, sizes
+from fc7.engine.synthesis.fool import BATCH_ROWS, Fooling, sizes
 from fc7.engine.synthesis.goals import RANDOM, Goals
 from fc7.engine.synthesis.places import Attacked
 from fc7.engine.synthesis.stored_fool import TECHNIQUE
@@ -209,17 +209,13 @@ class Fool:
         coarse = self._fooling.judge(adversarial.mul(255).round_().div_(255), goals)
         l2, linf = sizes(adversarial - clean)
         values = (
-            self._reached(after).byte(), self._reached(coarse).byte(), l2, linf,
+            after.success.byte(), coarse.success.byte(), l2, linf,
             torch.tensor([one.evaluations for one in ended]),
             before.predicted, before.probability, goals, before.of_goal, after.of_goal,
             after.predicted, after.probability,
         )  # fmt: skip
         rows = np.array([one.row for one in ended], dtype=np.int64)
         return Result(rows, clean, changes, dict(zip(_COLUMNS, values, strict=True)))
-
-    def _reached(self, verdict: Verdict) -> Tensor:
-        """Return which rows succeeded, (B,) bool, with the probability that was asked for."""
-        return verdict.success & (verdict.probability >= self._options.probability)
 
     def _rounded(self, changes: Tensor) -> Tensor:
         """Return changes in the dtype that is kept; none is rounded beyond the bound."""

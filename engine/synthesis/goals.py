@@ -13,13 +13,13 @@ from torch import Tensor
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.targets import check_classes, class_number
-from fc7.engine.synthesis.keyed import generator
+from fc7.engine.synthesis.keyed import keys_of_rows
+from fc7.engine.synthesis.randomness import Purpose, integers
 
 RANDOM, LEAST_LIKELY, NEXT, UNTARGETED = "random", "least-likely", "next", "untargeted"
 WORDS = (RANDOM, LEAST_LIKELY, NEXT, UNTARGETED)
 
 _UNKNOWN = -1
-_CHOICE = 2**64 - 1  # the step that no attack comes to
 
 
 class Goals:
@@ -83,7 +83,8 @@ class Goals:
 
     def _random(self, row: int, predicted: int, label: int) -> int:
         taken = self._taken(predicted, label)
-        choice = int(generator(self._seed, row, _CHOICE).integers(self._classes - len(taken)))
+        keys = keys_of_rows(self._seed, [row], [0])
+        choice = int(integers(keys, Purpose.TARGET, 1, self._classes - len(taken)))
         for number in taken:
             choice += choice >= number
         return choice
