@@ -35,6 +35,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
     turns = ("--rounds", str(rounds)) if rounds else ()
     no_cifar = "" if cifar else "it needs --cifar GLOB, CIFAR-10's training images as Parquet files"
     no_captum = "" if _has("captum") else "it needs captum: pip install captum"
+    no_foolbox = "" if _has("foolbox") else "it needs foolbox: pip install foolbox"
     no_images = "" if images else "it needs --images FOLDER, a flat folder of JPEGs"
     no_opencv = "" if _has("cv2") else "it needs OpenCV: pip install fc7[segment]"
     without_faiss = "" if _has("faiss") else "it needs faiss: pip install fc7[cpu]"
@@ -56,6 +57,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("occlusion", ("-m", "fc7.bench.occlusion"), no_captum),
         Benchmark("attribution", ("-m", "fc7.bench.attribution"), no_captum),
         Benchmark("attribution_quality", ("-m", "fc7.bench.attribution_quality")),
+        Benchmark("fool", ("-m", "fc7.bench.fool"), no_foolbox),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark(
             "pruning",

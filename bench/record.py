@@ -23,6 +23,7 @@ PACKAGES = (
     "openTSNE",
     "scikit-learn",
     "captum",
+    "foolbox",
     "opencv-python-headless",
     "torch-pruning",
 )

@@ -252,22 +252,25 @@ class Fooling:
 
     def _pass(self, attack: Attack, places: Places, busy: list[int]) -> tuple[Tensor, Tensor]:
         """Pass the busy places, filled up to what goes together, and return a whole batch's."""
+        if len(busy) == self._batch:
+            return self._pass_of(attack, places.images, places.goals)
         count = -(-len(busy) // self._together) * self._together
         idle = [place for place in range(self._batch) if place not in busy]
         at = torch.tensor(busy + idle[: count - len(busy)], device=places.goals.device)
-        images, goals = places.images[at], places.goals[at]
+        logits, gradient = self._pass_of(attack, places.images[at], places.goals[at])
+        whole = logits.new_zeros(self._batch, logits.shape[1])
+        gradients = torch.zeros_like(places.images)
+        whole[at], gradients[at] = logits, gradient
+        return whole, gradients
 
+    def _pass_of(self, attack: Attack, images: Tensor, goals: Tensor) -> tuple[Tensor, Tensor]:
         def score(outputs: Outputs, rows: slice) -> Tensor:
             logits = outputs[LOGITS]
             weights = attack.weights(logits.detach(), goals[rows])
             return (logits * weights).sum(1)
 
         found = self._evaluate(images, score)
-        logits = found.outputs[LOGITS]
-        whole = logits.new_zeros(self._batch, logits.shape[1])
-        gradient = torch.zeros_like(places.images)
-        whole[at], gradient[at] = logits, found.gradients
-        return whole, gradient
+        return found.outputs[LOGITS], found.gradients
 
 
 def _slices(count: int, together: int) -> Iterator[slice]:
