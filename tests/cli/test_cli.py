@@ -243,6 +243,10 @@ def test_an_error_is_one_line_and_exit_code_1(
         (["saliency", "shapes:3:0", *TINY, "--dtype", "int8", "-o", "OUT"], "float16"),
         (["saliency", "shapes:3:0", "-m", "own_networks:detached", "-o", "OUT"], "no gradient"),
         (["saliency", "PICTURE", *TINY, "-o", "OUT"], "such as map.png"),
+        (["fool", "shapes:3:0", *TINY, "--target", "16", "-o", "OUT"], "0 to 15"),
+        (["fool", "shapes:3:0", *TINY, "--method", "magic", "-o", "OUT"], "margin, ddn, fgsm"),
+        (["fool", "shapes:3:0", *TINY, "--epsilon", "2", "-o", "OUT"], "epsilon is 2"),
+        (["fool", "shapes:3:0", "-m", "own_networks:detached", "-o", "OUT"], "no gradient"),
     ],
 )
 def test_a_question_without_an_answer_is_one_line_and_exit_code_2(

@@ -21,6 +21,8 @@ from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.store import Run, run_stage
+from fc7.engine.synthesis.fool_job import FoolOptions
+from fc7.engine.synthesis.fool_workflow import fool
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are no package
 from readers import HOSTILE, LABELS, ROWS, Page
@@ -78,6 +80,7 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     run_stage(made, GuidedPatches(made, source, network, "conv5", [4, 0, 9], top=5))
     segment(pictures, network, made.folder, SegmentOptions(side=48, iterations=1, threads=1))
     importance(pictures, network, made.folder, ImportanceOptions(threads=1))
+    fool(pictures, network, made.folder, FoolOptions(method="fgsm", threads=1))
     return made
 
 
