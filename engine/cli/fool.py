@@ -55,7 +55,7 @@ def fool(
     ] = "random",
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Gradients of an image at most: margin 300, ddn 100, pgd 40."),
+        typer.Option(min=1, help="Gradients of an image at most: margin 500, ddn 100, pgd 40."),
     ] = None,
     step: Annotated[
         float | None,

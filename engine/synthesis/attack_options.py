@@ -12,7 +12,7 @@ from fc7.engine.synthesis.attacks import (
 )
 
 METHODS = ("margin", "ddn", "fgsm", "pgd")
-_PASSES = {"margin": 300, "ddn": 100, "fgsm": 1, "pgd": 40}
+_PASSES = {"margin": 500, "ddn": 100, "fgsm": 1, "pgd": 40}
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class AttackOptions:
         method: "margin", up the gradient of the margin until the network is fooled; "ddn", the
             smallest change by its Euclidean norm; "fgsm" and "pgd", one step and several within
             the box of `epsilon` around the image.
-        steps: gradient evaluations of a row at most; of "ddn", all are used. By default 300, 100,
+        steps: gradient evaluations of a row at most; of "ddn", all are used. By default 500, 100,
             1 and 40.
         step: length of one step: of "margin" the Euclidean norm over the image, 0.05 by default;
             of "pgd" of every pixel, a quarter of `epsilon` by default. The others choose theirs.

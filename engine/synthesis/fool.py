@@ -180,6 +180,11 @@ class Fooling:
         self._together = next(n for n in range(most, 0, -1) if batch_rows % n == 0)
         self._evaluate = Evaluator(network, [LOGITS], [LOGITS], size=size, together=self._together)
 
+    def check(self) -> None:
+        """Raise QuestionError where nothing flows back to the pixels."""
+        black = torch.zeros(1, 3, *self._size, device=self._network.device)
+        self._evaluate(black, lambda outputs, _rows: outputs[LOGITS].sum(1))
+
     def attack(self, starts: Iterable[tuple[int, Tensor]]) -> Iterator[Attacked]:
         """Yield rows as their attacks end, in the order of their ends.
 

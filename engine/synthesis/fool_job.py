@@ -124,6 +124,7 @@ class Fool:
 
     Raises:
         OptionError: an option is out of range, or there is no such class.
+        QuestionError: nothing flows back to the pixels.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Fool:
         }
         size = network.input_size
         self._fooling = Fooling(network, self._goals, options, options.batch_rows, size)
+        self._fooling.check()
 
     @property
     def outputs(self) -> list[Output]:

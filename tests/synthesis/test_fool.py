@@ -245,7 +245,7 @@ def test_ddn_is_smaller_than_margin_ascent(network: Network, images: Tensor) -> 
     assert bool(small.success.all())
     assert float(small.l2.median()) < float(large.l2.median())
     assert (small.evaluations == 30).all()
-    assert (large.evaluations < 300).all()
+    assert (large.evaluations < 500).all()
 
 
 def test_an_image_that_says_so_already_is_left_as_it_is(network: Network, images: Tensor) -> None:
@@ -267,7 +267,7 @@ def test_margin_goes_on_to_a_probability(network: Network, images: Tensor) -> No
     assert bool(quick.success.all())
     assert int(sure.success.sum()) >= 2
     assert torch.equal(sure.success, sure.after.of_goal >= 0.9 - 1e-4)
-    assert torch.equal(sure.success, sure.evaluations < 300)
+    assert torch.equal(sure.success, sure.evaluations < 500)
     assert (sure.evaluations > quick.evaluations).all()
 
 
