@@ -18,6 +18,7 @@ from fc7.engine.errors import FingerprintError, OptionError
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.store import Run, verify
+from fc7.engine.synthesis.attack_options import AttackOptions
 from fc7.engine.synthesis.fool import fool_images
 from fc7.engine.synthesis.fool_figure import figure, fool_file
 from fc7.engine.synthesis.fool_job import FoolOptions
@@ -25,7 +26,7 @@ from fc7.engine.synthesis.fool_workflow import fool, fool_with_summary
 from fc7.engine.synthesis.stored_fool import stored_fools
 
 DATA, ROWS = "shapes:6:7", 6
-QUICK: dict[str, Any] = {"batch_rows": 3, "part_rows": 4, "threads": 1}
+QUICK: dict[str, Any] = {"batch_rows": 3, "part_rows": 4, "threads": 1, "step": 0.2}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,8 @@ def test_what_is_read_back_is_what_was_judged(network: Network, seen: Tensor, ru
 def test_equals_the_function(network: Network, seen: Tensor, run: Run) -> None:
     """In a batch of as many; the change was rounded to float16 since."""
     goals = torch.from_numpy(run["fool.target"][:].copy())
-    found = fool_images(network, seen.float() / 255, goals, batch_rows=3)
+    options = AttackOptions(step=0.2)
+    found = fool_images(network, seen.float() / 255, goals, options, batch_rows=3)
     np.testing.assert_array_equal(run["fool.evaluations"][:], found.evaluations)
     change = (found.images - seen.float() / 255).numpy()
     np.testing.assert_allclose(run["fool"][:], change, rtol=2**-10, atol=1e-6)
@@ -98,7 +100,7 @@ def test_parts_made_apart_are_the_same_bits(network: Network, run: Run, tmp_path
     assert summary.computed == 4
     for name in run.job("fool").outputs:
         np.testing.assert_array_equal(made[name][:], run[name][:], err_msg=name)
-    other = fool(DATA, network, tmp_path / "other", FoolOptions(batch_rows=3, part_rows=6))
+    other = fool(DATA, network, tmp_path / "other", FoolOptions(**{**QUICK, "part_rows": 6}))
     for name in run.job("fool").outputs:
         np.testing.assert_array_equal(other[name][:], run[name][:], err_msg=name)
     assert verify(made) == []
@@ -119,7 +121,8 @@ def test_another_question_is_another_job(network: Network, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_what_is_kept_stays_in_the_box(network: Network, tmp_path: Path, dtype: str) -> None:
-    options = FoolOptions(**QUICK, method="fgsm", epsilon=8 / 255, dtype=dtype)
+    few = {**QUICK, "step": None}
+    options = FoolOptions(**few, method="fgsm", epsilon=8 / 255, dtype=dtype)
     run = fool("shapes:3:7", network, tmp_path / "run", options)
     assert run["fool"].dtype == np.dtype(dtype)
     assert float(np.abs(run["fool"][:].astype(np.float64)).max()) <= 8 / 255
@@ -156,7 +159,7 @@ def test_the_verb(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     words = ["fool", "shapes:3:7", "-m", "tiny-shapes", "--device", "cpu", "--batch", "3"]
-    words += ["--threads", "1", "--out", tmp_path / "run"]
+    words += ["--step", "0.2", "--threads", "1", "--out", tmp_path / "run"]
     code, out, err = typed(capsys, monkeypatch, *words)
     assert (code, out) == (0, "")
     assert re.search(r"100 % of 3 images fool the network, \d+ % after rounding to 8 bits", err)
@@ -213,6 +216,6 @@ def test_the_report_shows_it(network: Network, run: Run) -> None:
     assert shown[:4] == order[:4]
     assert sorted(shown) == list(range(ROWS))
     assert section.count("<img") == 3 * ROWS
-    assert "up the margin by steps of 0.05" in section
-    command = f"fc7 fool {DATA} --model tiny-shapes --batch 3 --part-rows 4 --out {run.folder}"
-    assert command in page
+    assert "up the margin by steps of 0.2" in section
+    command = f"fc7 fool {DATA} --model tiny-shapes --step 0.2 --batch 3 --part-rows 4 --out"
+    assert f"{command} {run.folder}" in page
