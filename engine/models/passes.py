@@ -1,6 +1,7 @@
 """How many images are best passed through a network together, forwards and back."""
 
 import math
+from collections.abc import Iterable
 
 from fc7.engine.models.network import Network
 
@@ -18,3 +19,23 @@ def images_a_pass(network: Network, count: int, size: tuple[int, int]) -> int:
     scale = 4 * size[0] * size[1] / (height * width)
     largest = max((math.prod(layer.shape) for layer in network.layers.values()), default=1) * scale
     return max(1, min(count, int(_LARGEST_BYTES // max(largest, 1))))
+
+
+def bytes_a_pixel(network: Network, layers: Iterable[str | None]) -> float:
+    """Return how many bytes all results on the way to some layers take, for each pixel.
+
+    Args:
+        network: the network.
+        layers: where passes end, canonical names or module paths; None is the logits.
+
+    Raises:
+        LayerError: there is no such layer.
+    """
+    found = network.every_layer
+    order = list(found)
+    ends = [order[-1] if name is None else network.layer(name).path for name in layers]
+    before = order[: max(map(order.index, ends)) + 1]
+    # A block returns what the last of its parts does.
+    parents = {path[:at] for path in before for at, letter in enumerate(path) if letter == "."}
+    counts = (math.prod(found[path].shape) for path in before if path and path not in parents)
+    return 4 * sum(counts) / math.prod(network.input_size)

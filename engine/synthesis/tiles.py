@@ -1,0 +1,149 @@
+"""Gradients of images larger than a pass can hold: in windows, as many as cover them.
+
+What a network keeps of an image for the way back is a hundred times the image; of a window it is
+bounded. A seam between windows, where both lack their surroundings, stays nowhere if the image is
+rolled by another distance each step (TensorFlow's DeepDream tutorial).
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fc7.engine.errors import OptionError
+from fc7.engine.models import Network
+from fc7.engine.models.passes import bytes_a_pixel, images_a_pass
+from fc7.engine.synthesis.evaluation import Evaluation, Evaluator
+from fc7.engine.synthesis.guide import GuideMatch
+from fc7.engine.synthesis.objectives import Batch, Objective
+from fc7.engine.synthesis.terms import ActivationNorm, Channel, Direction
+
+_KEPT_BYTES = 1 << 30
+# What most networks shrink images by in all; windows that begin at its multiples pool alike.
+_STRIDE = 32
+
+_MEANS, _SUMS = (Channel, Direction), (ActivationNorm, GuideMatch)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the windows of an image lie, all of one size.
+
+    Attributes:
+        size: height and width of the image in pixels.
+        window: of a window.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether one window holds the image."""
+        return self.size == self.window
+
+    def places(self) -> list[tuple[slice, slice, slice, slice]]:
+        """Return of each window its rows and columns, and which of them are its alone to fill.
+
+        The last windows begin early enough to be as large as the others; what of them was filled
+        by those before is not filled again.
+        """
+        rows, columns = (
+            _spans(size, window) for size, window in zip(self.size, self.window, strict=True)
+        )
+        return [(row, column, r, c) for row, r in rows for column, c in columns]
+
+
+def windows_of(size: tuple[int, int], tile: int) -> Windows:
+    """Divide an image into windows of sides of at most `tile` pixels, as equal as may be."""
+    height, width = (_side(length, tile) for length in size)
+    return Windows(size, (height, width))
+
+
+def usual_tile(network: Network, layers: Iterable[str | None]) -> int:
+    """Return the side in pixels of a window of which a pass keeps a gibibyte at most."""
+    side = math.isqrt(int(_KEPT_BYTES / bytes_a_pixel(network, layers)))
+    return max(side // _STRIDE * _STRIDE, *network.input_size)
+
+
+def _side(length: int, tile: int) -> int:
+    if length <= tile:
+        return length
+    equal = math.ceil(length / math.ceil(length / tile))
+    return min(tile, math.ceil(equal / _STRIDE) * _STRIDE)
+
+
+def _spans(length: int, window: int) -> list[tuple[slice, slice]]:
+    spans = []
+    for filled in range(0, length, window):
+        start = min(filled, length - window)
+        spans.append((slice(start, start + window), slice(filled, start + window)))
+    return spans
+
+
+class WindowedGradient:
+    """Scores and gradients of images of one size, a window at a time.
+
+    Args:
+        network: as it was loaded.
+        evaluator: of it, for the layers that are asked.
+        objectives: one a row, of one form.
+        windows: where they lie.
+
+    Raises:
+        OptionError: an objective that is not of places cannot be asked of windows.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        evaluator: Evaluator,
+        objectives: Sequence[Objective],
+        windows: Windows,
+    ) -> None:
+        self.windows = windows
+        self._evaluator = copy.copy(evaluator)
+        self._evaluator.together = images_a_pass(network, 1 << 20, windows.window)
+        if not windows.is_whole:
+            share = math.prod(windows.window) / math.prod(windows.size)
+            objectives = [_of_window(objective, share) for objective in objectives]
+        self._batch = Batch(objectives, network.device)
+
+    def __call__(self, images: Tensor) -> Evaluation:
+        """Return scores (N,) and gradients (N, 3, H, W) of images (N, 3, H, W).
+
+        Of several windows the score is their sum, less what they overlap.
+        """
+        if self.windows.is_whole:
+            return self._evaluator(images, self._batch)
+        gradients, scores = torch.empty_like(images), torch.zeros(len(images), device=images.device)
+        places = self.windows.places()
+        for rows, columns, own_rows, own_columns in places:
+            found = self._evaluator(images[..., rows, columns], self._batch)
+            inner = (
+                slice(own_rows.start - rows.start, None),
+                slice(own_columns.start - columns.start, None),
+            )
+            gradients[..., own_rows, own_columns] = found.gradients[(..., *inner)]
+            scores += found.scores
+        covered = len(places) * math.prod(self.windows.window)
+        return Evaluation(scores * (math.prod(self.windows.size) / covered), gradients)
+
+
+def _of_window(objective: Objective, share: float) -> Objective:
+    """Return what an objective asks of a window, so that its windows' add up to the image's.
+
+    Sums over places are as they are; of a mean over places a window has a share.
+    """
+    terms = []
+    for weight, term in objective.terms:
+        if not isinstance(term, (*_MEANS, *_SUMS)):
+            raise OptionError(
+                f"{type(term).__name__} looks at the whole image, which is larger than a tile; "
+                "ask for a channel or a layer, or for larger tiles"
+            )
+        terms.append((weight * share if isinstance(term, _MEANS) else weight, term))
+    return Objective(tuple(terms))
