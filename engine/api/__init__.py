@@ -16,6 +16,7 @@
     fc7.prune(run, "small.safetensors", fc7.PruneOptions(fraction=0.2))     # the others, removed
     fc7.classes("alexnet", "classes/")  # what it would paint for each class: run["classes"]
     fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
+    fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -47,14 +48,20 @@ if TYPE_CHECKING:
     from fc7.engine.store.patches import read_patches
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
+    from fc7.engine.synthesis.dream import DreamOptions, dream_images
+    from fc7.engine.synthesis.dream_job import dream
+    from fc7.engine.synthesis.dream_options import DreamJobOptions
     from fc7.engine.synthesis.fool import fool_images
     from fc7.engine.synthesis.fool_job import FoolOptions
     from fc7.engine.synthesis.fool_workflow import fool
     from fc7.engine.synthesis.workflow import classes
+    from fc7.engine.synthesis.zoom import dream_zoom
 
 _HOMES = {
     "AttackOptions": "fc7.engine.synthesis.attack_options",
     "ClassesOptions": "fc7.engine.synthesis.classes",
+    "DreamJobOptions": "fc7.engine.synthesis.dream_options",
+    "DreamOptions": "fc7.engine.synthesis.dream",
     "ExtractOptions": "fc7.engine.features.workflow",
     "Fc7Error": "fc7.engine.errors",
     "FineTuneOptions": "fc7.engine.attribution.pruning.training",
@@ -66,6 +73,9 @@ _HOMES = {
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
     "classes": "fc7.engine.synthesis.workflow",
+    "dream": "fc7.engine.synthesis.dream_job",
+    "dream_images": "fc7.engine.synthesis.dream",
+    "dream_zoom": "fc7.engine.synthesis.zoom",
     "extract": "fc7.engine.features.workflow",
     "find_neighbors": "fc7.engine.features.search",
     "fool": "fc7.engine.synthesis.fool_workflow",
@@ -93,6 +103,8 @@ _HOMES = {
 __all__ = [
     "AttackOptions",
     "ClassesOptions",
+    "DreamJobOptions",
+    "DreamOptions",
     "ExtractOptions",
     "Fc7Error",
     "FineTuneOptions",
@@ -104,6 +116,9 @@ __all__ = [
     "SaliencyOptions",
     "SegmentOptions",
     "classes",
+    "dream",
+    "dream_images",
+    "dream_zoom",
     "extract",
     "find_neighbors",
     "fool",

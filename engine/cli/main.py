@@ -14,6 +14,7 @@ import typer
 from fc7.engine.cli import (
     attribution,
     classes,
+    dream,
     fool,
     gradients,
     inspect,
@@ -59,6 +60,7 @@ segmentation.register(app)
 pruning.register(app)
 classes.register(app)
 fool.register(app)
+dream.register(app)
 inspect.register(app)
 
 

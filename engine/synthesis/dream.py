@@ -14,7 +14,7 @@ images are of 255 grey levels and are not divided by a deviation: so is the step
     dreams = dream_images(network, images, channel("conv4", 5) + 0.1 * activation_norm("conv3"))
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from fc7.engine.models import Network
 from fc7.engine.models.sizes import Sizes
 from fc7.engine.synthesis.evaluation import Evaluator
 from fc7.engine.synthesis.objectives import Objective, activation_norm
-from fc7.engine.synthesis.octaves import closer, octave_sizes, resized
+from fc7.engine.synthesis.octaves import octave_sizes, resized
 from fc7.engine.synthesis.tiles import WindowedGradient, usual_tile, windows_of
 
 _JITTER, _JITTER_SIDE = 32, 224
@@ -123,49 +123,8 @@ def dream_images(
         QuestionError: nothing flows back to the pixels.
         ValueError: the images have another shape or dtype, or objectives or seeds are too few.
     """
-    dreamer = Dreamer(network, _objectives(objective, len(images)), options)
-    return dreamer(images, _seeds(seeds, len(images), dreamer.options))
-
-
-def dream_zoom(
-    network: Network,
-    images: Tensor,
-    objective: str | Objective | Sequence[Objective],
-    frames: int,
-    zoom: float = 1.05,
-    options: DreamOptions | None = None,
-    seeds: Sequence[int] | None = None,
-) -> Iterator[Dreams]:
-    """Yield dreams one after the other, each from a step closer into the last.
-
-    Args:
-        network: as for `dream_images`, likewise the others.
-        images: likewise.
-        objective: likewise.
-        frames: how many.
-        zoom: by how much the middle of one is enlarged for the next.
-        options: likewise.
-        seeds: likewise.
-
-    Raises:
-        OptionError: frames or zoom is out of range; else as `dream_images`.
-    """
-    if frames < 1:
-        raise OptionError(f"frames is {frames}; it is 1 or more")
-    if not 1 <= zoom < float("inf"):
-        raise OptionError(f"zoom is {zoom}; it is 1 or more, such as 1.05")
-    dreamer = Dreamer(network, _objectives(objective, len(images)), options)
-    rows = _seeds(seeds, len(images), dreamer.options)
-    return _zoomed(dreamer, images, rows, frames, zoom)
-
-
-def _zoomed(
-    dreamer: "Dreamer", images: Tensor, seeds: Sequence[int], frames: int, zoom: float
-) -> Iterator[Dreams]:
-    for frame in range(frames):
-        dreams = dreamer(images, seeds, frame)
-        yield dreams
-        images = closer(dreams.images, zoom)
+    dreamer = Dreamer(network, objectives_of(objective, len(images)), options)
+    return dreamer(images, seeds_of(seeds, len(images), dreamer.options))
 
 
 class Dreamer:
@@ -178,6 +137,7 @@ class Dreamer:
 
     Attributes:
         options: how.
+        tile: the longest side in pixels of what goes through the network at once.
 
     Raises:
         LayerError: there is no such layer.
@@ -198,7 +158,7 @@ class Dreamer:
         layers = objectives[0].layers
         self._evaluator = Evaluator(network, layers)
         self._sizes = Sizes(network, layers)
-        self._tile = self.options.tile or usual_tile(network, layers)
+        self.tile = self.options.tile or usual_tile(network, layers)
 
     def octaves(self, size: tuple[int, int]) -> list[tuple[int, int]]:
         """Return the octaves of an image in pixels, the smallest first.
@@ -206,10 +166,10 @@ class Dreamer:
         Raises:
             OptionError: the image itself is too small to reach the layers, or a tile of it.
         """
-        windows = windows_of(size, self._tile)
+        windows = windows_of(size, self.tile)
         self._sizes.check(windows.window, "an image" if windows.is_whole else "a tile")
         sizes = octave_sizes(size, self.options.octaves, self.options.ratio)
-        fits = [self._sizes.runs(windows_of(each, self._tile).window) for each in sizes]
+        fits = [self._sizes.runs(windows_of(each, self.tile).window) for each in sizes]
         count = fits.index(False) if False in fits else len(sizes)
         return sizes[:count][::-1]
 
@@ -242,7 +202,7 @@ class Dreamer:
             base = bases.pop()
             size = base.shape[2], base.shape[3]
             gradient = WindowedGradient(
-                self._network, self._evaluator, objectives, windows_of(size, self._tile)
+                self._network, self._evaluator, objectives, windows_of(size, self.tile)
             )
             dream = base if detail is None else resized(detail, size) + base
             if not bases:
@@ -294,11 +254,13 @@ def _rolled(images: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
     return out
 
 
-def _objectives(objective: str | Objective | Sequence[Objective], count: int) -> list[Objective]:
+def objectives_of(objective: str | Objective | Sequence[Objective], count: int) -> list[Objective]:
+    """Return an objective for each of so many rows; a layer's name stands for its norm."""
     if isinstance(objective, str):
         objective = activation_norm(objective)
     return [objective] * count if isinstance(objective, Objective) else list(objective)
 
 
-def _seeds(seeds: Sequence[int] | None, count: int, options: DreamOptions) -> list[int]:
+def seeds_of(seeds: Sequence[int] | None, count: int, options: DreamOptions) -> list[int]:
+    """Return a seed for each of so many rows."""
     return [options.seed] * count if seeds is None else list(seeds)

@@ -1,0 +1,193 @@
+"""The job of dreams: images in, pictures of their own sizes out, and what they gained.
+
+    run["dream"]            (N,), each a PNG file (or WebP) of its image's size
+    run["dream.gain"]       (N,) float32, by how much what is asked for rose, as a share
+    run["dream.before"]     (N,) float32, of the image; see `fc7.engine.synthesis.terms`
+    run["dream.after"]      (N,) float32, of the dream
+
+Images of one size dream together, always as many of them: where too few are left, the last one is
+repeated. So a row's dream does not depend on which others there are, to the bit. A second job in
+the same run, asked differently, is `dream-2`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fc7.engine.data import Source, open_source
+from fc7.engine.data.batches import ImageStream
+from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.errors import OptionError
+from fc7.engine.models import Network, load_model
+from fc7.engine.models.passes import images_a_pass
+from fc7.engine.store import BYTES, Output, Run, Summary, Yielded, run_map
+from fc7.engine.store.fingerprint import software
+from fc7.engine.store.job import RowStream
+from fc7.engine.store.naming import name_in
+from fc7.engine.store.network import check_network, weights_note
+from fc7.engine.synthesis.dream_options import Dreaming, DreamJobOptions
+from fc7.engine.synthesis.picture_files import encode_picture, fit
+
+TECHNIQUE = "dream"
+
+# Of images that wait for others of their size, in bytes.
+_WAITING = 1 << 28
+
+
+class Dream:
+    """A map from images to dreams.
+
+    Args:
+        network: the network, on the device that computes.
+        source: where the images come from.
+        options: how.
+        name: the job's name in the run: `dream`, or `dream-2` and so on.
+
+    Attributes:
+        name: likewise; whoever finds a better one in the run may change it.
+        asked: what distinguishes these dreams from others of the same images and network, as JSON.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: an option is out of range, or the guide cannot be used.
+    """
+
+    def __init__(
+        self, network: Network, source: Source, options: DreamJobOptions, name: str = TECHNIQUE
+    ) -> None:
+        self.name = name
+        self._network, self._source, self._options = network, source, options
+        self._dreaming = Dreaming(network, options)
+        self._dreamer = self._dreaming.dreamer(options.batch_rows)
+        self.asked: dict[str, Any] = {**self._dreaming.asked, "form": options.form}
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The pictures, and what stands beside them."""
+        of = {"technique": TECHNIQUE, "of": self.name}
+        about = {**of, **self.asked, "guide_name": self._dreaming.guide}
+        return [
+            Output(self.name, (), BYTES, about),
+            *(Output(f"{self.name}.{what}", (), "float32", of) for what in _COLUMNS),
+        ]
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Network, options and software; see `fc7.engine.store.fingerprint`."""
+        return {
+            "network": self._network.describe(),
+            "options": {
+                **self.asked,
+                "batch_rows": self._options.batch_rows,
+                "device": self._network.device.type,
+            },
+            "software": software(),
+        }
+
+    def notes(self) -> Mapping[str, Any]:
+        """Where the weights were."""
+        return weights_note(self._network)
+
+    def rows(self, numbers: Iterable[int]) -> RowStream:
+        """Decode ahead, at the images' own sizes."""
+        times, threads = ReadTimes(), self._options.threads
+        side = self._options.side
+        # Whole photographs: as many as threads, for these alone may be hundreds of megabytes.
+        stream = read_rows(
+            self._source, numbers, lambda image: fit(image, side), threads, 2 * threads, times
+        )
+        return ImageStream(stream, times)
+
+    def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
+        """Yield dreams as soon as enough images of a size are there."""
+        waiting: dict[tuple[int, int], list[Row]] = {}
+        held = 0
+        for row in rows:
+            assert row.image is not None
+            size = row.image.shape[1], row.image.shape[2]
+            waiting.setdefault(size, []).append(row)
+            held += row.image.numel()
+            if len(waiting[size]) == self._together(size) or held > _WAITING:
+                ready = waiting.pop(size)
+                held -= sum(one.image.numel() for one in ready if one.image is not None)
+                yield self._dream(ready)
+        for ready in waiting.values():
+            yield self._dream(ready)
+
+    def _together(self, size: tuple[int, int]) -> int:
+        """Return how many images of a size dream at once."""
+        return images_a_pass(self._network, self._options.batch_rows, size)
+
+    def _dream(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
+        images = [row.image for row in rows if row.image is not None]
+        count = self._together((images[0].shape[1], images[0].shape[2]))
+        padded = torch.stack(images + images[-1:] * (count - len(images)))
+        try:
+            dreams = self._dreamer(padded.float().div_(255), [self._options.seed] * count)
+        except OptionError as error:
+            raise OptionError(f"{self._source.key(rows[0].number)}: {error}") from error
+        values: dict[str, NDArray[Any] | list[bytes]] = {
+            self.name: [
+                encode_picture(image, self._options.form) for image in dreams.images[: len(rows)]
+            ]
+        }
+        for what in _COLUMNS:
+            found = getattr(dreams, what)[: len(rows)]
+            values[f"{self.name}.{what}"] = found.cpu().numpy()
+        return np.array([row.number for row in rows], dtype=np.int64), values
+
+
+_COLUMNS = ("gain", "before", "after")
+
+
+def dream(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: DreamJobOptions,
+) -> Run:
+    """Dream of a data set in a run; see `dream_with_summary`."""
+    return dream_with_summary(data, model, out, options)[0]
+
+
+def dream_with_summary(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: DreamJobOptions,
+) -> tuple[Run, Summary]:
+    """Dream of a data set in a run: each image with more of what a layer sees in it.
+
+    A run that was begun is continued. Dreams that are asked for differently join it under a name
+    of their own: `dream-2` beside `dream`.
+
+        run["dream"]                (N,), PNG files, each of its image's size
+        run["dream.gain"]           (N,), by how much what is asked for rose; see `Dream`
+
+    Args:
+        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
+        model: a network, or the name of one, with its default weights.
+        out: the run's folder.
+        options: how; at least a layer.
+
+    Returns:
+        The run, and what its job did.
+
+    Raises:
+        FingerprintError: the run in `out` has another source or network, or these dreams were
+            begun with another size of a batch or on another device.
+        LayerError: there is no such layer.
+        OptionError: an option is out of range, the guide cannot be used, or an image is too small
+            for the layer.
+        QuestionError: nothing flows back to the pixels.
+    """
+    source = data if isinstance(data, Source) else open_source(data)
+    network = model if isinstance(model, Network) else load_model(model)
+    job = Dream(network, source, options)
+    run = Run.create(out, source, options.part_rows)
+    check_network(run, network)
+    job.name = name_in(run, job.name, job.asked)
+    return run, run_map(run, job, (), options.parts, options.report)
