@@ -27,7 +27,7 @@ from fc7.engine.models.sizes import Sizes
 from fc7.engine.synthesis.evaluation import Evaluator
 from fc7.engine.synthesis.objectives import Objective, activation_norm
 from fc7.engine.synthesis.octaves import octave_sizes, resized
-from fc7.engine.synthesis.tiles import WindowedGradient, usual_tile, windows_of
+from fc7.engine.synthesis.tiles import WindowedGradient, Windows, usual_tile, windows_of
 
 _JITTER, _JITTER_SIDE = 32, 224
 _LEVELS = 255
@@ -193,7 +193,8 @@ class Dreamer:
                 f"and {len(seeds)}"
             )
         own = images.detach().to(self._network.device, torch.float32).contiguous()
-        sizes = self.octaves((own.shape[2], own.shape[3]))
+        full = own.shape[2], own.shape[3]
+        sizes = self.octaves(full)
         bases = [own]
         for size in sizes[-2::-1]:
             bases.append(resized(bases[-1], size))
@@ -201,40 +202,43 @@ class Dreamer:
         while bases:
             base = bases.pop()
             size = base.shape[2], base.shape[3]
-            gradient = WindowedGradient(
-                self._network, self._evaluator, objectives, windows_of(size, self.tile)
-            )
+            windows = windows_of(size, self.tile)
+            reach = self._reach(full, windows)
+            gradient = WindowedGradient(self._network, self._evaluator, objectives, windows)
             dream = base if detail is None else resized(detail, size) + base
             if not bases:
                 before = gradient(own).scores
             for _ in range(self.options.steps):
-                dream = self._stepped(dream, gradient, seeds, step)
+                rolls = [roll_of(seed, step, reach) for seed in seeds]
+                dream = self._stepped(dream, gradient, rolls)
                 step += 1
             detail = dream - base
         return Dreams(dream, before, gradient(dream).scores)
 
     def _stepped(
-        self, images: Tensor, gradient: WindowedGradient, seeds: Sequence[int], step: int
+        self, images: Tensor, gradient: WindowedGradient, rolls: Sequence[tuple[int, int]]
     ) -> Tensor:
         """Return the images a step further up."""
-        reach = self._reach(gradient)
-        shifts = [roll_of(seed, step, reach) for seed in seeds]
-        found = gradient(_rolled(images, shifts)).gradients
-        found = _rolled(found, [(-down, -right) for down, right in shifts])
+        found = gradient(_rolled(images, rolls)).gradients
+        found = _rolled(found, [(-down, -right) for down, right in rolls])
         # A row at a time, for then a mean is added up in the same order in any company.
         means = torch.stack([row.abs().mean() for row in found])
         rates = torch.where(means == 0, 0.0, self.options.step_size / _LEVELS / means)
         return found.mul_(rates[:, None, None, None]).add_(images).clamp_(0, 1)
 
-    def _reach(self, gradient: WindowedGradient) -> tuple[int, int]:
-        """Return how far rows and columns roll: between windows, as far as from seam to seam."""
-        size, window = gradient.windows.size, gradient.windows.window
+    def _reach(self, size: tuple[int, int], windows: Windows) -> tuple[int, int]:
+        """Return how far rows and columns roll.
+
+        Args:
+            size: of the whole image, in pixels; its octaves roll as far, as in the notebook.
+            windows: of an octave; where there are several, it rolls as far as from seam to seam.
+        """
         jitter = self.options.jitter
         if jitter is None:
             jitter = round(_JITTER * min(1.0, min(size) / _JITTER_SIDE))
         down, right = (
             jitter if whole == part else max(jitter, part // 2)
-            for whole, part in zip(size, window, strict=True)
+            for whole, part in zip(windows.size, windows.window, strict=True)
         )
         return down, right
 
