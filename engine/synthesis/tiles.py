@@ -1,14 +1,16 @@
 """Gradients of images larger than a pass can hold: in windows, as many as cover them.
 
 What a network keeps of an image for the way back is a hundred times the image; of a window it is
-bounded. A seam between windows, where both lack their surroundings, stays nowhere if the image is
-rolled by another distance each step (TensorFlow's DeepDream tutorial).
+bounded. Along a seam between windows the network lacks surroundings. It stays nowhere if the image
+is rolled by another distance each step (TensorFlow's DeepDream tutorial); and windows overlap, so
+that what lies next to a window's edge is filled by its neighbour.
 """
 
 import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,6 +27,8 @@ _KEPT_BYTES = 1 << 30
 # What most networks shrink images by in all; windows that begin at its multiples pool alike.
 _STRIDE = 32
 
+_OVERLAP, _OVERLAP_SHARE = 64, 4
+
 _MEANS, _SUMS = (Channel, Direction), (ActivationNorm, GuideMatch)
 
 
@@ -35,10 +39,12 @@ class Windows:
     Attributes:
         size: height and width of the image in pixels.
         window: of a window.
+        overlap: of neighbours, in pixels.
     """
 
     size: tuple[int, int]
     window: tuple[int, int]
+    overlap: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -46,21 +52,19 @@ class Windows:
         return self.size == self.window
 
     def places(self) -> list[tuple[slice, slice, slice, slice]]:
-        """Return of each window its rows and columns, and which of them are its alone to fill.
-
-        The last windows begin early enough to be as large as the others; what of them was filled
-        by those before is not filled again.
-        """
+        """Return of each window its rows and columns, and which of them are its to fill."""
         rows, columns = (
-            _spans(size, window) for size, window in zip(self.size, self.window, strict=True)
+            _spans(size, window, self.overlap)
+            for size, window in zip(self.size, self.window, strict=True)
         )
         return [(row, column, r, c) for row, r in rows for column, c in columns]
 
 
 def windows_of(size: tuple[int, int], tile: int) -> Windows:
     """Divide an image into windows of sides of at most `tile` pixels, as equal as may be."""
-    height, width = (_side(length, tile) for length in size)
-    return Windows(size, (height, width))
+    overlap = min(_OVERLAP, tile // _OVERLAP_SHARE)
+    height, width = (_side(length, tile, overlap) for length in size)
+    return Windows(size, (height, width), overlap)
 
 
 def usual_tile(network: Network, layers: Iterable[str | None]) -> int:
@@ -69,19 +73,25 @@ def usual_tile(network: Network, layers: Iterable[str | None]) -> int:
     return max(side // _STRIDE * _STRIDE, *network.input_size)
 
 
-def _side(length: int, tile: int) -> int:
+def _side(length: int, tile: int, overlap: int) -> int:
     if length <= tile:
         return length
-    equal = math.ceil(length / math.ceil(length / tile))
+    count = math.ceil((length - overlap) / (tile - overlap))
+    equal = math.ceil((length + (count - 1) * overlap) / count)
     return min(tile, math.ceil(equal / _STRIDE) * _STRIDE)
 
 
-def _spans(length: int, window: int) -> list[tuple[slice, slice]]:
-    spans = []
-    for filled in range(0, length, window):
-        start = min(filled, length - window)
-        spans.append((slice(start, start + window), slice(filled, start + window)))
-    return spans
+def _spans(length: int, window: int, overlap: int) -> list[tuple[slice, slice]]:
+    """Return where windows lie along an axis, and what each fills: up to the overlap's middle.
+
+    The last one begins early enough to be as long as the others.
+    """
+    starts = [*range(0, length - window, max(1, window - overlap)), length - window]
+    cuts = [(left + window + right) // 2 for left, right in pairwise(starts)]
+    return [
+        (slice(start, start + window), slice(first, last))
+        for start, first, last in zip(starts, [0, *cuts], [*cuts, length], strict=True)
+    ]
 
 
 class WindowedGradient:
@@ -123,11 +133,12 @@ class WindowedGradient:
         places = self.windows.places()
         for rows, columns, own_rows, own_columns in places:
             found = self._evaluator(images[..., rows, columns], self._batch)
-            inner = (
-                slice(own_rows.start - rows.start, None),
-                slice(own_columns.start - columns.start, None),
-            )
-            gradients[..., own_rows, own_columns] = found.gradients[(..., *inner)]
+            inner = found.gradients[
+                ...,
+                own_rows.start - rows.start : own_rows.stop - rows.start,
+                own_columns.start - columns.start : own_columns.stop - columns.start,
+            ]
+            gradients[..., own_rows, own_columns] = inner
             scores += found.scores
         covered = len(places) * math.prod(self.windows.window)
         return Evaluation(scores * (math.prod(self.windows.size) / covered), gradients)
