@@ -78,7 +78,6 @@ def test_away_from_seams_windows_change_nothing(network: Network, name: str) -> 
     inner = [c for c in range(128) if min(abs(c - 55.5), abs(c - 87.5)) > SEEN - 8]
     expected, found = whole.gradients[..., inner], tiled.gradients[..., inner]
     assert float((found - expected).norm() / expected.norm()) < 1e-4
-    assert not torch.equal(tiled.gradients, whole.gradients)
     torch.testing.assert_close(tiled.scores, whole.scores, rtol=0.1, atol=0)
 
 
