@@ -49,12 +49,11 @@ if TYPE_CHECKING:
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
     from fc7.engine.synthesis.dream import DreamOptions, dream_images
-    from fc7.engine.synthesis.dream_job import dream
     from fc7.engine.synthesis.dream_options import DreamJobOptions
     from fc7.engine.synthesis.fool import fool_images
     from fc7.engine.synthesis.fool_job import FoolOptions
     from fc7.engine.synthesis.fool_workflow import fool
-    from fc7.engine.synthesis.workflow import classes
+    from fc7.engine.synthesis.workflow import classes, dream
     from fc7.engine.synthesis.zoom import dream_zoom
 
 _HOMES = {
@@ -73,7 +72,7 @@ _HOMES = {
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
     "classes": "fc7.engine.synthesis.workflow",
-    "dream": "fc7.engine.synthesis.dream_job",
+    "dream": "fc7.engine.synthesis.workflow",
     "dream_images": "fc7.engine.synthesis.dream",
     "dream_zoom": "fc7.engine.synthesis.zoom",
     "extract": "fc7.engine.features.workflow",

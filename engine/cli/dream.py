@@ -133,7 +133,7 @@ def dream(
         _draw(data, out, open_network(*network_options), options, max_pixels, json)
         return
     source, network = open_data_and_network(data, max_pixels, *network_options)
-    from fc7.engine.synthesis.dream_job import dream_with_summary
+    from fc7.engine.synthesis.workflow import dream_with_summary
 
     made, summary = with_progress(dream_with_summary, source, network, out, options)
     conclude(outcome_of(made, [summary]), [summary], strict, json)
@@ -141,7 +141,7 @@ def dream(
 
 def _check_frames(data: str, out: Path) -> None:
     """Raise OptionError where frames cannot be made of the data, or go where they shall."""
-    from fc7.engine.attribution.sheet import PICTURES
+    from fc7.engine.drawing.sheet import PICTURES
     from fc7.engine.errors import OptionError
 
     if not Path(data).is_file():
@@ -162,8 +162,8 @@ def _draw(
     """Write the dream of one image."""
     from PIL import Image
 
-    from fc7.engine.attribution.sheet import save_picture
     from fc7.engine.cli.console import emit_json, say
+    from fc7.engine.drawing.sheet import save_picture
     from fc7.engine.synthesis.dream_options import Dreaming, gain_words
     from fc7.engine.synthesis.picture_files import as_array, read_picture
 

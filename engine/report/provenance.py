@@ -1,5 +1,6 @@
 """Where every number on the page comes from, and how to get it again."""
 
+import dataclasses
 import json
 import platform
 import shlex
@@ -23,7 +24,9 @@ from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job, Run
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.stored import StoredMaps, stored_maps
+from fc7.engine.synthesis import dream_job
 from fc7.engine.synthesis.attack_options import AttackOptions
+from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.fool_job import FoolOptions
 from fc7.engine.synthesis.stored_fool import StoredFool, stored_fools
 
@@ -99,6 +102,13 @@ def commands(subject: Subject) -> list[str]:
     cut = masks.segmentations(run)
     fooled = stored_fools(run)
     others = {*asked, IMPORTANCE, *(one.job.name for one in [*mapped, *cut, *fooled])}
+    dreamt = stored_maps(run, dream_job.TECHNIQUE)
+    others = {
+        *asked,
+        IMPORTANCE,
+        *(one.job.name for one in mapped),
+        *(one.job.name for one in (*cut, *dreamt)),
+    }
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
@@ -106,6 +116,7 @@ def commands(subject: Subject) -> list[str]:
     lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
     lines += [_segmentation(run, one) for one in cut]
     lines += [_fool(run, one) for one in fooled]
+    lines += [_dream(run, one) for one in dreamt]
     lines += [_importance(run, maps[IMPORTANCE])] if IMPORTANCE in maps else []
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
@@ -200,6 +211,20 @@ def _fool(run: Run, stored: StoredFool) -> str:
     batch = stored.job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if batch != FoolOptions.batch_rows else []
     words += ["--part-rows", str(run.part_rows)] if run.part_rows != FoolOptions.part_rows else []
+def _dream(run: Run, stored: StoredMaps) -> str:
+    asked, options = stored.about, stored.job.fingerprint["options"]
+    words = ["fc7", "dream", run.meta["source"]["spec"], *_options(stored.job)]
+    words += ["--layer", str(asked["layer"])]
+    usual = {field.name: field.default for field in dataclasses.fields(DreamJobOptions)}
+    said = {name: asked.get(name, default) for name, default in usual.items()}
+    # By its layers' sizes where nobody said otherwise; of the guide its file's name.
+    said |= {"guide": asked["guide_name"], "batch_rows": options["batch_rows"]}
+    said |= {"part_rows": run.part_rows, "tile": asked["tile_asked"]}
+    for name in ("channel", "guide", "octaves", "ratio", "steps", "step_size", "jitter", "tile",
+                 "side", "form", "seed", "batch_rows", "part_rows"):  # fmt: skip
+        if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
+            option = {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
+            words += [f"--{option}", str(said[name])]
     return shlex.join([*words, "--out", str(run.folder)])
 
 

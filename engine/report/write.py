@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fc7.engine.report.bad_rows import bad_rows
 from fc7.engine.report.classes import class_images
+from fc7.engine.report.dream import dreams
 from fc7.engine.report.filters import filters
 from fc7.engine.report.fool import fool
 from fc7.engine.report.gradients import gradients
@@ -109,6 +110,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             gradients(subject, detail),
             segmentation(subject, detail),
             fool(subject, detail),
+            dreams(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

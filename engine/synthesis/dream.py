@@ -27,7 +27,9 @@ from fc7.engine.models.sizes import Sizes
 from fc7.engine.synthesis.evaluation import Evaluator
 from fc7.engine.synthesis.objectives import Objective, activation_norm
 from fc7.engine.synthesis.octaves import octave_sizes, resized
+from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
 from fc7.engine.synthesis.tiles import WindowedGradient, Windows, usual_tile, windows_of
+from fc7.engine.synthesis.transforms import rolled
 
 _JITTER, _JITTER_SIDE = 32, 224
 _LEVELS = 255
@@ -209,18 +211,14 @@ class Dreamer:
             if not bases:
                 before = gradient(own).scores
             for _ in range(self.options.steps):
-                rolls = [roll_of(seed, step, reach) for seed in seeds]
-                dream = self._stepped(dream, gradient, rolls)
+                dream = self._stepped(dream, gradient, rolls_of(seeds, step, reach))
                 step += 1
             detail = dream - base
         return Dreams(dream, before, gradient(dream).scores)
 
-    def _stepped(
-        self, images: Tensor, gradient: WindowedGradient, rolls: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def _stepped(self, images: Tensor, gradient: WindowedGradient, rolls: Tensor) -> Tensor:
         """Return the images a step further up."""
-        found = gradient(_rolled(images, rolls)).gradients
-        found = _rolled(found, [(-down, -right) for down, right in rolls])
+        found = rolled(gradient(rolled(images, rolls)).gradients.contiguous(), -rolls)
         # A row at a time, for then a mean is added up in the same order in any company.
         means = torch.stack([row.abs().mean() for row in found])
         rates = torch.where(means == 0, 0.0, self.options.step_size / _LEVELS / means)
@@ -243,19 +241,15 @@ class Dreamer:
         return down, right
 
 
-def roll_of(seed: int, step: int, reach: tuple[int, int]) -> tuple[int, int]:
-    """Return how far an image rolls down and to the right, each between -reach and reach."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-    down, right = (int(generator.integers(-far, far + 1)) for far in reach)
-    return down, right
+def rolls_of(seeds: Sequence[int], step: int, reach: tuple[int, int]) -> Tensor:
+    """Return how far rows roll down and to the right, (N, 2) int64, each in [-reach, reach].
 
-
-def _rolled(images: Tensor, shifts: Sequence[tuple[int, int]]) -> Tensor:
-    """Return each row rolled by its own distances, (N, 3, H, W)."""
-    out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
-    for place, row, shift in zip(out, images, shifts, strict=True):
-        place.copy_(row.roll(shift, (1, 2)))
-    return out
+    A row's roll depends on its seed and on the step alone.
+    """
+    keys = Keys(np.array(seeds, np.int64), np.full(len(seeds), step, np.int64))
+    most = torch.tensor(reach)
+    shares = uniform(keys, Purpose.JITTER, (2,)).double()
+    return (shares * (2 * most + 1)).long() - most
 
 
 def objectives_of(objective: str | Objective | Sequence[Objective], count: int) -> list[Objective]:

@@ -11,24 +11,22 @@ the same run, asked differently, is `dream-2`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fc7.engine.data import Source, open_source
+from fc7.engine.data import Source
 from fc7.engine.data.batches import ImageStream
 from fc7.engine.data.reader import ReadTimes, Row, read_rows
 from fc7.engine.errors import OptionError
-from fc7.engine.models import Network, load_model
+from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
-from fc7.engine.store import BYTES, Output, Run, Summary, Yielded, run_map
+from fc7.engine.store import BYTES, Output, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.naming import name_in
-from fc7.engine.store.network import check_network, weights_note
+from fc7.engine.store.network import weights_note
 from fc7.engine.synthesis.dream_options import Dreaming, DreamJobOptions
 from fc7.engine.synthesis.picture_files import encode_picture, fit
 
@@ -69,7 +67,12 @@ class Dream:
     def outputs(self) -> list[Output]:
         """The pictures, and what stands beside them."""
         of = {"technique": TECHNIQUE, "of": self.name}
-        about = {**of, **self.asked, "guide_name": self._dreaming.guide}
+        about = {
+            **of,
+            **self.asked,
+            "guide_name": self._dreaming.guide,
+            "tile_asked": self._options.tile,
+        }
         return [
             Output(self.name, (), BYTES, about),
             *(Output(f"{self.name}.{what}", (), "float32", of) for what in _COLUMNS),
@@ -141,53 +144,3 @@ class Dream:
 
 
 _COLUMNS = ("gain", "before", "after")
-
-
-def dream(
-    data: str | Path | Source,
-    model: str | Network,
-    out: str | Path,
-    options: DreamJobOptions,
-) -> Run:
-    """Dream of a data set in a run; see `dream_with_summary`."""
-    return dream_with_summary(data, model, out, options)[0]
-
-
-def dream_with_summary(
-    data: str | Path | Source,
-    model: str | Network,
-    out: str | Path,
-    options: DreamJobOptions,
-) -> tuple[Run, Summary]:
-    """Dream of a data set in a run: each image with more of what a layer sees in it.
-
-    A run that was begun is continued. Dreams that are asked for differently join it under a name
-    of their own: `dream-2` beside `dream`.
-
-        run["dream"]                (N,), PNG files, each of its image's size
-        run["dream.gain"]           (N,), by how much what is asked for rose; see `Dream`
-
-    Args:
-        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
-        model: a network, or the name of one, with its default weights.
-        out: the run's folder.
-        options: how; at least a layer.
-
-    Returns:
-        The run, and what its job did.
-
-    Raises:
-        FingerprintError: the run in `out` has another source or network, or these dreams were
-            begun with another size of a batch or on another device.
-        LayerError: there is no such layer.
-        OptionError: an option is out of range, the guide cannot be used, or an image is too small
-            for the layer.
-        QuestionError: nothing flows back to the pixels.
-    """
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
-    job = Dream(network, source, options)
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
-    job.name = name_in(run, job.name, job.asked)
-    return run, run_map(run, job, (), options.parts, options.report)

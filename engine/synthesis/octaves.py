@@ -5,8 +5,12 @@ Linear interpolation between pixels, the outermost of which stay where they are,
 on other rows.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from fc7.engine.synthesis.rows import each_row
 
 
 def octave_sizes(size: tuple[int, int], count: int, ratio: float) -> list[tuple[int, int]]:
@@ -25,7 +29,7 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     rows = torch.linspace(0, height - 1, size[0], dtype=torch.float64)
     columns = torch.linspace(0, width - 1, size[1], dtype=torch.float64)
-    return _sampled(_sampled(images, rows, 2), columns, 3)
+    return each_row(lambda part: _sampled(_sampled(part, rows, 2), columns, 3), images)
 
 
 def closer(images: Tensor, factor: float) -> Tensor:
@@ -33,7 +37,8 @@ def closer(images: Tensor, factor: float) -> Tensor:
     for axis in (2, 3):
         middle = (images.shape[axis] - 1) / 2
         places = torch.arange(images.shape[axis], dtype=torch.float64)
-        images = _sampled(images, middle + (places - middle) / factor, axis)
+        places = middle + (places - middle) / factor
+        images = each_row(partial(_sampled, places=places, axis=axis), images)
     return images
 
 

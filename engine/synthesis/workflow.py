@@ -3,11 +3,14 @@
 run = classes("alexnet", "run/", classes=["tench", 7])
 run["classes"]                                  (N, 3, H, W), an image of each
 run = classes("alexnet", "run/", layer="conv5")
+run = dream("photos/", "alexnet", "run/", DreamJobOptions(layer="relu4"))
+run["dream"]                                    (N,), each a PNG file
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from fc7.engine.data import Source, open_source
 from fc7.engine.data.targets import TargetsSource
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network, load_model
@@ -15,6 +18,8 @@ from fc7.engine.models.targets import class_number
 from fc7.engine.store import Run, Summary
 from fc7.engine.store.technique import carry_out
 from fc7.engine.synthesis.classes import ClassesOptions, ClassImages
+from fc7.engine.synthesis.dream_job import Dream
+from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.terms import class_count_of
 
 
@@ -89,3 +94,49 @@ def targets_of(
         raise OptionError(f"no class is named; there are 0 to {count - 1}")
     numbers = dict.fromkeys(class_number(wanted, network, count) for wanted in classes)
     return TargetsSource(None, list(numbers), starts)
+
+
+def dream(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: DreamJobOptions,
+) -> Run:
+    """Dream of a data set in a run; see `dream_with_summary`."""
+    return dream_with_summary(data, model, out, options)[0]
+
+
+def dream_with_summary(
+    data: str | Path | Source,
+    model: str | Network,
+    out: str | Path,
+    options: DreamJobOptions,
+) -> tuple[Run, Summary]:
+    """Dream of a data set in a run: each image with more of what a layer sees in it.
+
+    A run that was begun is continued. Dreams that are asked for differently join it under a name
+    of their own: `dream-2` beside `dream`.
+
+        run["dream"]                (N,), PNG files, each of its image's size
+        run["dream.gain"]           (N,), by how much what is asked for rose; see `Dream`
+
+    Args:
+        data: a source, or what names one: a folder, tars, Parquet files, `shapes:N:SEED`.
+        model: a network, or the name of one, with its default weights.
+        out: the run's folder.
+        options: how; at least a layer.
+
+    Returns:
+        The run, and what its job did.
+
+    Raises:
+        FingerprintError: the run in `out` has another source or network, or these dreams were
+            begun with another size of a batch or on another device.
+        LayerError: there is no such layer.
+        OptionError: an option is out of range, the guide cannot be used, or an image is too small
+            for the layer.
+        QuestionError: nothing flows back to the pixels.
+    """
+    source = data if isinstance(data, Source) else open_source(data)
+    network = model if isinstance(model, Network) else load_model(model)
+    return carry_out(Dream(network, source, options), source, network, out, options)

@@ -15,7 +15,7 @@ from fc7.engine.data.transform import Transform
 from fc7.engine.errors import LayerError, OptionError
 from fc7.engine.models import Network, load_model
 from fc7.engine.models.sizes import Sizes
-from fc7.engine.synthesis.dream import Dreamer, DreamOptions, dream_images, roll_of
+from fc7.engine.synthesis.dream import Dreamer, DreamOptions, dream_images, rolls_of
 from fc7.engine.synthesis.guide import GuideMatch, guided_by
 from fc7.engine.synthesis.objectives import (
     Batch,
@@ -109,7 +109,7 @@ def notebook(
             detail = zoom(detail, (1, height / h1, width / w1))
         source = base + detail
         for _ in range(options.steps):
-            oy, ox = roll_of(options.seed, step, (jitter, jitter))
+            ((oy, ox),) = rolls_of([options.seed], step, (jitter, jitter)).tolist()
             step += 1
             source = np.roll(np.roll(source, ox, -1), oy, -2)
             g = gradient(source)
@@ -217,11 +217,12 @@ def test_a_step_closer_is_about_the_middle() -> None:
 
 
 def test_rolls_are_keyed_and_undone(network: Network) -> None:
-    drawn = [roll_of(5, step, (4, 0)) for step in range(400)]
-    assert {down for down, _ in drawn} == set(range(-4, 5))
-    assert {right for _, right in drawn} == {0}
-    assert drawn[7] == roll_of(5, 7, (4, 0))
-    assert drawn != [roll_of(6, step, (4, 0)) for step in range(400)]
+    steps = [rolls_of([5, 6, 5], step, (4, 0)) for step in range(400)]
+    assert {int(rolls[0, 0]) for rolls in steps} == set(range(-4, 5))
+    assert {int(rolls[0, 1]) for rolls in steps} == {0}
+    assert all(torch.equal(rolls[0], rolls[2]) for rolls in steps)
+    assert not all(torch.equal(rolls[0], rolls[1]) for rolls in steps)
+    assert torch.equal(rolls_of([6], 7, (4, 0))[0], steps[7][1])
     # Steps too small to move a pixel of single precision: what remains is roll and unroll.
     x = images(2, (24, 31))
     still = dream_images(network, x, "conv3", DreamOptions(steps=3, step_size=1e-30, octaves=1))
