@@ -115,8 +115,13 @@ class WindowedGradient:
         windows: Windows,
     ) -> None:
         self.windows = windows
+        # As many in each pass, or a row's last bits would tell which it was in.
+        count = len(objectives)
+        passes = math.ceil(count / images_a_pass(network, count, windows.window))
         self._evaluator = copy.copy(evaluator)
-        self._evaluator.together = images_a_pass(network, 1 << 20, windows.window)
+        self._evaluator.together = math.ceil(count / passes)
+        self._spare = passes * self._evaluator.together - count
+        objectives = [*objectives, *[objectives[-1]] * self._spare]
         if not windows.is_whole:
             share = math.prod(windows.window) / math.prod(windows.size)
             objectives = [_of_window(objective, share) for objective in objectives]
@@ -127,8 +132,13 @@ class WindowedGradient:
 
         Of several windows the score is their sum, less what they overlap.
         """
-        if self.windows.is_whole:
-            return self._evaluator(images, self._batch)
+        if self._spare:
+            images = torch.cat([images, *[images[-1:]] * self._spare])
+        found = self._evaluator(images, self._batch) if self.windows.is_whole else self._of(images)
+        count = len(images) - self._spare
+        return Evaluation(found.scores[:count], found.gradients[:count])
+
+    def _of(self, images: Tensor) -> Evaluation:
         gradients, scores = torch.empty_like(images), torch.zeros(len(images), device=images.device)
         places = self.windows.places()
         for rows, columns, own_rows, own_columns in places:

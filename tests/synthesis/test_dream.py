@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fc7.engine.data.transform import Transform
 from fc7.engine.errors import LayerError, OptionError
-from fc7.engine.models import Network, load_model
+from fc7.engine.models import Network, load_model, passes
 from fc7.engine.models.sizes import Sizes
 from fc7.engine.synthesis.dream import Dreamer, DreamOptions, dream_images, rolls_of
 from fc7.engine.synthesis.guide import GuideMatch, guided_by
@@ -261,10 +261,15 @@ def test_what_is_asked_for_rises_and_images_stay_images(
     assert dreams.images.max() <= 1
 
 
-def test_a_row_is_bit_identical_anywhere_in_any_company(network: Network) -> None:
-    x = images(5, (33, 46))
+@pytest.mark.parametrize("largest", [1, 600_000, 1 << 25])
+def test_a_row_is_bit_identical_anywhere_in_any_company(
+    network: Network, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where five go through one by one, or three and two: 600 kB are two windows of 32."""
+    monkeypatch.setattr(passes, "_LARGEST_BYTES", largest)
+    x = images(5, (21, 38))
     asked = [channel("conv4", unit) for unit in range(5)]
-    options, seeds = DreamOptions(octaves=2, steps=3, tile=32), [4, 3, 2, 1, 0]
+    options, seeds = DreamOptions(octaves=2, steps=2, tile=32), [4, 3, 2, 1, 0]
     whole = dream_images(network, x, asked, options, seeds)
     order = [3, 0, 4, 2, 1]
     moved = dream_images(
@@ -319,7 +324,7 @@ def test_small_images_have_fewer_octaves(network: Network) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "least"), [("alexnet", "conv5", 31), ("vgg11", "pool5", 32)]
+    ("name", "layer", "least"), [("alexnet", "conv5", 31), ("tiny-shapes", "pool5", 15)]
 )
 def test_the_least_size_is_the_least_that_runs(name: str, layer: str, least: int) -> None:
     network = load_model(name, weights="random", device="cpu")
