@@ -9,6 +9,7 @@ next. Each step
 
 is taken with the image rolled by a random distance, so that no place is special. The notebook's
 images are of 255 grey levels and are not divided by a deviation: so is the step here, of pixels.
+Beside what a pass keeps, which has a bound, a dream takes about six times its image's float32.
 
     dreams = dream_images(network, images, "conv4", DreamOptions(octaves=3))
     dreams = dream_images(network, images, channel("conv4", 5) + 0.1 * activation_norm("conv3"))
