@@ -47,7 +47,7 @@ class DreamOptions:
         steps: of each octave.
         step_size: by how many of 255 grey levels a step moves a pixel on average.
         jitter: the longest roll in pixels, along each axis; 32 of images of 224 pixels or more,
-            proportionally less of smaller ones, if None.
+            proportionally less of smaller ones, if None. At least half a tile of larger ones.
         tile: the longest side in pixels of what goes through the network at once; larger images
             go in windows. So that a pass keeps no more than a gibibyte if None.
         seed: of the rolls.

@@ -130,7 +130,8 @@ class WindowedGradient:
     def __call__(self, images: Tensor) -> Evaluation:
         """Return scores (N,) and gradients (N, 3, H, W) of images (N, 3, H, W).
 
-        Of several windows the score is their sum, less what they overlap.
+        Of several windows the score is their sum, less what they overlap: a few per cent off, for
+        along their edges they lack what is beyond.
         """
         if self._spare:
             images = torch.cat([images, *[images[-1:]] * self._spare])
