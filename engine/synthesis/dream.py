@@ -210,16 +210,16 @@ class Dreamer:
             gradient = WindowedGradient(self._network, self._evaluator, objectives, windows)
             dream = base if detail is None else resized(detail, size) + base
             if not bases:
-                before = gradient(own).scores
+                before = gradient.scores(own)
             for _ in range(self.options.steps):
                 dream = self._stepped(dream, gradient, rolls_of(seeds, step, reach))
                 step += 1
             detail = dream - base
-        return Dreams(dream, before, gradient(dream).scores)
+        return Dreams(dream, before, gradient.scores(dream))
 
     def _stepped(self, images: Tensor, gradient: WindowedGradient, rolls: Tensor) -> Tensor:
         """Return the images a step further up."""
-        found = rolled(gradient(rolled(images, rolls)).gradients.contiguous(), -rolls)
+        found = rolled(gradient(rolled(images, rolls)).contiguous(), -rolls)
         # A row at a time, for then a mean is added up in the same order in any company.
         means = torch.stack([row.abs().mean() for row in found])
         rates = torch.where(means == 0, 0.0, self.options.step_size / _LEVELS / means)

@@ -18,7 +18,7 @@ from torch import Tensor
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import bytes_a_pixel, images_a_pass
-from fc7.engine.synthesis.evaluation import Evaluation, Evaluator
+from fc7.engine.synthesis.evaluation import Evaluator
 from fc7.engine.synthesis.guide import GuideMatch
 from fc7.engine.synthesis.objectives import Batch, Objective
 from fc7.engine.synthesis.terms import ActivationNorm, Channel, Direction
@@ -127,32 +127,40 @@ class WindowedGradient:
             objectives = [_of_window(objective, share) for objective in objectives]
         self._batch = Batch(objectives, network.device)
 
-    def __call__(self, images: Tensor) -> Evaluation:
-        """Return scores (N,) and gradients (N, 3, H, W) of images (N, 3, H, W).
-
-        Of several windows the score is their sum, less what they overlap: a few per cent off, for
-        along their edges they lack what is beyond.
-        """
-        if self._spare:
-            images = torch.cat([images, *[images[-1:]] * self._spare])
-        found = self._evaluator(images, self._batch) if self.windows.is_whole else self._of(images)
-        count = len(images) - self._spare
-        return Evaluation(found.scores[:count], found.gradients[:count])
-
-    def _of(self, images: Tensor) -> Evaluation:
-        gradients, scores = torch.empty_like(images), torch.zeros(len(images), device=images.device)
-        places = self.windows.places()
-        for rows, columns, own_rows, own_columns in places:
-            found = self._evaluator(images[..., rows, columns], self._batch)
-            inner = found.gradients[
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return gradients (N, 3, H, W) of images (N, 3, H, W) by their pixels."""
+        count, images = len(images), self._filled(images)
+        if self.windows.is_whole:
+            return self._evaluator(images, self._batch).gradients[:count]
+        gradients = torch.empty_like(images)
+        for rows, columns, own_rows, own_columns in self.windows.places():
+            found = self._evaluator(images[..., rows, columns], self._batch).gradients
+            gradients[..., own_rows, own_columns] = found[
                 ...,
                 own_rows.start - rows.start : own_rows.stop - rows.start,
                 own_columns.start - columns.start : own_columns.stop - columns.start,
             ]
-            gradients[..., own_rows, own_columns] = inner
-            scores += found.scores
+        return gradients[:count]
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return what images (N, 3, H, W) score, (N,) float32.
+
+        Of several windows it is their sum, less what they overlap: a few per cent off, for along
+        their edges they lack what is beyond.
+        """
+        count, images = len(images), self._filled(images)
+        places = self.windows.places()
+        total = torch.zeros(len(images), device=images.device)
+        for rows, columns, _, _ in places:
+            outputs = self._evaluator.outputs(images[..., rows, columns])
+            with torch.no_grad():
+                total += self._batch(outputs, slice(None))
         covered = len(places) * math.prod(self.windows.window)
-        return Evaluation(scores * (math.prod(self.windows.size) / covered), gradients)
+        return total[:count] * (math.prod(self.windows.size) / covered)
+
+    def _filled(self, images: Tensor) -> Tensor:
+        """Return images with the last repeated until they are as many as objectives."""
+        return torch.cat([images, *[images[-1:]] * self._spare]) if self._spare else images
 
 
 def _of_window(objective: Objective, share: float) -> Objective:
