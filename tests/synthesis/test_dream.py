@@ -16,16 +16,15 @@ from fc7.engine.errors import LayerError, OptionError
 from fc7.engine.models import Network, load_model, passes
 from fc7.engine.models.sizes import Sizes
 from fc7.engine.synthesis.dream import Dreamer, DreamOptions, dream_images, rolls_of
-from fc7.engine.synthesis.guide import GuideMatch, guided_by
+from fc7.engine.synthesis.guide import guided_by
 from fc7.engine.synthesis.objectives import (
-    Batch,
     Objective,
     activation_norm,
     channel,
     class_logit,
     neuron,
 )
-from fc7.engine.synthesis.octaves import closer, octave_sizes, resized
+from fc7.engine.synthesis.octaves import closer, resized
 from fc7.engine.synthesis.zoom import dream_zoom
 
 Array = NDArray[np.float64]
@@ -161,61 +160,6 @@ def test_guided_as_in_the_notebook(smooth: Network) -> None:
     assert found.after > found.before
 
 
-@pytest.mark.parametrize("places", [1, 7, 400])
-def test_the_best_of_a_guide_s_vectors_counts(places: int) -> None:
-    generator = torch.Generator().manual_seed(places)
-    x = torch.randn(2, 5, 6, 7, generator=generator).requires_grad_()
-    guides = [torch.randn(5, count, generator=generator) for count in (places, 3)]
-    objectives = [Objective(((1.0, GuideMatch("layer", y)),)) for y in guides]
-    scores = Batch(objectives, torch.device("cpu"))({"layer": x}, slice(0, 2))
-    (gradient,) = torch.autograd.grad(scores.sum(), x)
-    for row, guide in enumerate(guides):
-        y, flat = guide.double().numpy(), x[row].detach().double().numpy().reshape(5, -1)
-        products = flat.T @ y
-        assert scores[row].item() == pytest.approx(products.max(1).sum(), rel=1e-5)
-        best = y[:, products.argmax(1)].reshape(5, 6, 7)
-        np.testing.assert_array_equal(gradient[row].numpy(), best.astype(np.float32))
-
-
-def test_few_products_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fc7.engine.synthesis import guide
-
-    generator = torch.Generator().manual_seed(1)
-    x, y = torch.randn(4, 53, generator=generator), torch.randn(4, 31, generator=generator)
-    whole = guide._match(x, y)
-    monkeypatch.setattr(guide, "_PRODUCTS", 100)
-    assert guide._match(x, y).item() == pytest.approx(whole.item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (40, 56), (224, 301)])
-def test_octaves_are_scipy_s(size: tuple[int, int]) -> None:
-    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2))
-    sizes = octave_sizes(size, 3, 1.4)
-    assert sizes[0] == size
-    expected = x[1].double().numpy()
-    found = x
-    for each in sizes[1:]:
-        scale = (1, each[0] / expected.shape[1], each[1] / expected.shape[2])
-        expected = zoom(expected, scale)
-        found = resized(found, each)
-        assert found.shape == (2, 3, *each)
-        np.testing.assert_allclose(found[1].numpy(), expected, atol=1e-6)
-        up = zoom(expected, (1, size[0] / each[0], size[1] / each[1]))
-        np.testing.assert_allclose(resized(found, size)[1].numpy(), up, atol=1e-6)
-
-
-def test_octave_sizes_are_those_of_the_notebook() -> None:
-    assert octave_sizes((224, 320), 4, 1.4) == [(224, 320), (160, 229), (114, 164), (81, 117)]
-    assert octave_sizes((2, 1), 3, 1.4) == [(2, 1), (1, 1), (1, 1)]
-
-
-def test_a_step_closer_is_about_the_middle() -> None:
-    ramp = torch.arange(7.0)[None, None, None].expand(1, 1, 5, 7)
-    found = closer(ramp, 2.0)
-    torch.testing.assert_close(found[0, 0, 0], 3 + (torch.arange(7.0) - 3) / 2)
-    assert torch.equal(closer(ramp, 1.0), ramp)
-
-
 def test_rolls_are_keyed_and_undone(network: Network) -> None:
     steps = [rolls_of([5, 6, 5], step, (4, 0)) for step in range(400)]
     assert {int(rolls[0, 0]) for rolls in steps} == set(range(-4, 5))
@@ -321,19 +265,6 @@ def test_small_images_have_fewer_octaves(network: Network) -> None:
     assert dreamer.octaves((16, 12)) == [(6, 4), (8, 6), (11, 9), (16, 12)]
     assert dreamer.octaves((4, 4)) == [(4, 4)]
     assert Sizes(network, ["conv1"]).least == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "layer", "least"), [("alexnet", "conv5", 31), ("tiny-shapes", "pool5", 15)]
-)
-def test_the_least_size_is_the_least_that_runs(name: str, layer: str, least: int) -> None:
-    network = load_model(name, weights="random", device="cpu")
-    sizes = Sizes(network, [layer])
-    assert sizes.least == least
-    network.activations(torch.zeros(1, 3, least, least), [layer])
-    with pytest.raises(RuntimeError):
-        network.activations(torch.zeros(1, 3, least - 1, least - 1), [layer])
-    assert not sizes.runs((least - 1, 100))
 
 
 SMALL = torch.full((1, 3, 3, 9), 0.5)
