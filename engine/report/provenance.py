@@ -1,6 +1,5 @@
 """Where every number on the page comes from, and how to get it again."""
 
-import dataclasses
 import json
 import platform
 import shlex
@@ -17,6 +16,7 @@ from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
 from fc7.engine.attribution.segmentation import stored as masks
 from fc7.engine.attribution.segmentation.seeds import Recipe
 from fc7.engine.models.targets import PREDICTED
+from fc7.engine.report.commands import network_options, synthesis_commands
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.section import Section
 from fc7.engine.report.speed import table
@@ -24,11 +24,6 @@ from fc7.engine.report.subject import Subject
 from fc7.engine.store import Job, Run
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.stored import StoredMaps, stored_maps
-from fc7.engine.synthesis import dream_job
-from fc7.engine.synthesis.attack_options import AttackOptions
-from fc7.engine.synthesis.dream_options import DreamJobOptions
-from fc7.engine.synthesis.fool_job import FoolOptions
-from fc7.engine.synthesis.stored_fool import StoredFool, stored_fools
 
 _ANCHOR, _TITLE = "provenance", "Provenance"
 _LETTERS = 400
@@ -100,23 +95,15 @@ def commands(subject: Subject) -> list[str]:
     asked = {one.job.name: one for one in occlusions(run)}
     mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
     cut = masks.segmentations(run)
-    fooled = stored_fools(run)
-    others = {*asked, IMPORTANCE, *(one.job.name for one in [*mapped, *cut, *fooled])}
-    dreamt = stored_maps(run, dream_job.TECHNIQUE)
-    others = {
-        *asked,
-        IMPORTANCE,
-        *(one.job.name for one in mapped),
-        *(one.job.name for one in (*cut, *dreamt)),
-    }
+    synthesised = synthesis_commands(run)
+    others = {*asked, IMPORTANCE, *(one.job.name for one in [*mapped, *cut]), *synthesised}
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
     lines += [_gradients(run, one) for one in mapped]
     lines += [_guided_patches(run, job) for job in run.jobs().values() if _is_guided(job)]
     lines += [_segmentation(run, one) for one in cut]
-    lines += [_fool(run, one) for one in fooled]
-    lines += [_dream(run, one) for one in dreamt]
+    lines += list(synthesised.values())
     lines += [_importance(run, maps[IMPORTANCE])] if IMPORTANCE in maps else []
     return [*lines, shlex.join(["fc7", "report", str(run.folder)])]
 
@@ -128,7 +115,12 @@ def _extraction(run: Run, job: Job, is_only: bool) -> str:
         if "layer" in output.attributes
     )
     listed = ",".join(name for name in layers if not is_only or name != "pixels")
-    words = ["fc7", "run" if is_only else "extract", run.meta["source"]["spec"], *_options(job)]
+    words = [
+        "fc7",
+        "run" if is_only else "extract",
+        run.meta["source"]["spec"],
+        *network_options(job),
+    ]
     words += ["--layers", listed]
     words += ["--part-rows", str(run.part_rows)] if run.part_rows != 1024 else []
     return shlex.join([*words, "--out", str(run.folder)])
@@ -136,7 +128,7 @@ def _extraction(run: Run, job: Job, is_only: bool) -> str:
 
 def _occlusion(run: Run, asked: StoredOcclusion) -> str:
     options = asked.job.fingerprint["options"]
-    words = ["fc7", "occlude", run.meta["source"]["spec"], *_options(asked.job)]
+    words = ["fc7", "occlude", run.meta["source"]["spec"], *network_options(asked.job)]
     words += ["--window", str(asked.window), "--stride", str(asked.stride)]
     if list(asked.fill) != asked.job.fingerprint["network"]["mean"]:
         words += ["--fill", ",".join(f"{part:g}" for part in asked.fill)]
@@ -154,7 +146,7 @@ def _occlusion(run: Run, asked: StoredOcclusion) -> str:
 
 def _gradients(run: Run, stored: StoredMaps) -> str:
     asked, technique = stored.about, str(stored.about["technique"])
-    words = ["fc7", technique, run.meta["source"]["spec"], *_options(stored.job, "float32")]
+    words = ["fc7", technique, run.meta["source"]["spec"], *network_options(stored.job, "float32")]
     defaults = {"target": PREDICTED, "method": "saliency", "rule": "guided", "samples": SAMPLES}
     defaults |= {"noise": NOISE, "steps": STEPS, "layer": None, "unit": None}
     defaults |= {"baseline": stored.job.fingerprint["network"]["mean"]}
@@ -185,7 +177,7 @@ def _guided_patches(run: Run, job: Job) -> str:
 
 
 def _segmentation(run: Run, asked: masks.StoredSegmentation) -> str:
-    words = ["fc7", "segment", run.meta["source"]["spec"], *_options(asked.job)]
+    words = ["fc7", "segment", run.meta["source"]["spec"], *network_options(asked.job)]
     recipe, usual = asked.recipe, Recipe()
     for name in ("foreground", "background", "iterations", "blur", "side"):
         if getattr(recipe, name) != getattr(usual, name):
@@ -200,59 +192,13 @@ def _segmentation(run: Run, asked: masks.StoredSegmentation) -> str:
     return shlex.join([*words, "--out", str(run.folder)])
 
 
-def _fool(run: Run, stored: StoredFool) -> str:
-    words, asked = ["fc7", "fool", run.meta["source"]["spec"], *_options(stored.job)], stored.about
-    usual = AttackOptions(method=str(asked["method"]), epsilon=float(asked.get("epsilon", 8 / 255)))
-    defaults = {"method": AttackOptions.method, "target": FoolOptions.target, **usual.asked()}
-    defaults |= {"method": AttackOptions.method, "epsilon": AttackOptions.epsilon}
-    for name in ("method", "target", "steps", "step", "probability", "epsilon", "seed"):
-        if name in asked and asked[name] != defaults[name] and f"--{name}" not in words:
-            words += [f"--{name}", str(asked[name])]
-    batch = stored.job.fingerprint["options"]["batch_rows"]
-    words += ["--batch", str(batch)] if batch != FoolOptions.batch_rows else []
-    words += ["--part-rows", str(run.part_rows)] if run.part_rows != FoolOptions.part_rows else []
-def _dream(run: Run, stored: StoredMaps) -> str:
-    asked, options = stored.about, stored.job.fingerprint["options"]
-    words = ["fc7", "dream", run.meta["source"]["spec"], *_options(stored.job)]
-    words += ["--layer", str(asked["layer"])]
-    usual = {field.name: field.default for field in dataclasses.fields(DreamJobOptions)}
-    said = {name: asked.get(name, default) for name, default in usual.items()}
-    # By its layers' sizes where nobody said otherwise; of the guide its file's name.
-    said |= {"guide": asked["guide_name"], "batch_rows": options["batch_rows"]}
-    said |= {"part_rows": run.part_rows, "tile": asked["tile_asked"]}
-    for name in ("channel", "guide", "octaves", "ratio", "steps", "step_size", "jitter", "tile",
-                 "side", "form", "seed", "batch_rows", "part_rows"):  # fmt: skip
-        if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
-            option = {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
-            words += [f"--{option}", str(said[name])]
-    return shlex.join([*words, "--out", str(run.folder)])
-
-
 def _importance(run: Run, job: Job) -> str:
-    words = ["fc7", "importance", run.meta["source"]["spec"], *_options(job)]
+    words = ["fc7", "importance", run.meta["source"]["spec"], *network_options(job)]
     batch = job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if isinstance(batch, int) else []
     if run.part_rows != IMPORTANCE_PART_ROWS:
         words += ["--part-rows", str(run.part_rows)]
     return shlex.join([*words, "--out", str(run.folder)])
-
-
-def _options(job: Job, dtype: str = "float16") -> list[str]:
-    """Return the options of an extraction that are not the defaults."""
-    network, options = job.fingerprint["network"], job.fingerprint.get("options", {})
-    words = ["--model", str(network["name"])]
-    weights = job.meta.get("notes", {}).get("weights_file") or network["weights"]
-    if weights not in ("default", "own"):
-        words += ["--weights", str(weights)]
-    if network.get("seed"):
-        words += ["--seed", str(network["seed"])]
-    if network.get("precision", "fp32") != "fp32":
-        words += ["--precision", str(network["precision"])]
-    if options.get("dtype", dtype) != dtype:
-        words += ["--dtype", str(options["dtype"])]
-    if options.get("maps"):
-        words.append("--maps")
-    return words
 
 
 def _leaves(network: Mapping[str, Any]) -> list[tuple[str, str]]:

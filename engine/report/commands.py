@@ -1,0 +1,97 @@
+"""The commands that made the images of a run, and the options that any command has."""
+
+import dataclasses
+import shlex
+
+from fc7.engine.data.targets import open_targets, spell_units
+from fc7.engine.store import Job, Run
+from fc7.engine.store.stored import StoredMaps, stored_maps
+from fc7.engine.synthesis import dream_job
+from fc7.engine.synthesis.attack_options import AttackOptions
+from fc7.engine.synthesis.classes import ClassesOptions
+from fc7.engine.synthesis.dream_options import DreamJobOptions
+from fc7.engine.synthesis.fool_job import FoolOptions
+from fc7.engine.synthesis.stored import StoredClasses, stored_classes
+from fc7.engine.synthesis.stored_fool import StoredFool, stored_fools
+
+
+def synthesis_commands(run: Run) -> dict[str, str]:
+    """Return the command behind each job of synthesis, by the job's name."""
+    return {
+        **{one.job.name: _classes(run, one) for one in stored_classes(run)},
+        **{one.job.name: _fool(run, one) for one in stored_fools(run)},
+        **{one.job.name: _dream(run, one) for one in stored_maps(run, dream_job.TECHNIQUE)},
+    }
+
+
+def network_options(job: Job, dtype: str = "float16") -> list[str]:
+    """Return the options of a job's network that are not the defaults, and how it is stored."""
+    network, options = job.fingerprint["network"], job.fingerprint.get("options", {})
+    words = ["--model", str(network["name"])]
+    weights = job.meta.get("notes", {}).get("weights_file") or network["weights"]
+    if weights not in ("default", "own"):
+        words += ["--weights", str(weights)]
+    if network.get("seed"):
+        words += ["--seed", str(network["seed"])]
+    if network.get("precision", "fp32") != "fp32":
+        words += ["--precision", str(network["precision"])]
+    if options.get("dtype", dtype) != dtype:
+        words += ["--dtype", str(options["dtype"])]
+    if options.get("maps"):
+        words.append("--maps")
+    return words
+
+
+def _classes(run: Run, stored: StoredClasses) -> str:
+    asked, usual = stored.about, ClassesOptions()
+    targets = open_targets(run.meta["source"]["spec"])
+    words = ["fc7", "classes", *network_options(stored.job)]
+    if targets.layer is None:
+        words += ["--classes", spell_units(targets.units)]
+    else:
+        words += ["--layer", targets.layer, "--units", spell_units(targets.units)]
+    words += ["--neurons"] if asked["neurons"] else []
+    words += ["--starts", str(targets.starts)] if targets.starts > 1 else []
+    words += ["--preset", str(asked["preset"])] if asked["preset"] != usual.preset else []
+    words += ["--steps", str(asked["recipe"]["steps"])]
+    network = stored.job.fingerprint["network"]["transform"]
+    if asked["size"] != [network["crop"], network["crop"]]:
+        words += ["--size", "x".join(map(str, asked["size"]))]
+    seeded = "--seed" in words
+    words += ["--seed", str(asked["seed"])] if asked["seed"] != usual.seed and not seeded else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != usual.part_rows else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _fool(run: Run, stored: StoredFool) -> str:
+    words, asked = (
+        ["fc7", "fool", run.meta["source"]["spec"], *network_options(stored.job)],
+        stored.about,
+    )
+    usual = AttackOptions(method=str(asked["method"]), epsilon=float(asked.get("epsilon", 8 / 255)))
+    defaults = {"method": AttackOptions.method, "target": FoolOptions.target, **usual.asked()}
+    defaults |= {"method": AttackOptions.method, "epsilon": AttackOptions.epsilon}
+    for name in ("method", "target", "steps", "step", "probability", "epsilon", "seed"):
+        if name in asked and asked[name] != defaults[name] and f"--{name}" not in words:
+            words += [f"--{name}", str(asked[name])]
+    batch = stored.job.fingerprint["options"]["batch_rows"]
+    words += ["--batch", str(batch)] if batch != FoolOptions.batch_rows else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != FoolOptions.part_rows else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _dream(run: Run, stored: StoredMaps) -> str:
+    asked, options = stored.about, stored.job.fingerprint["options"]
+    words = ["fc7", "dream", run.meta["source"]["spec"], *network_options(stored.job)]
+    words += ["--layer", str(asked["layer"])]
+    usual = {field.name: field.default for field in dataclasses.fields(DreamJobOptions)}
+    said = {name: asked.get(name, default) for name, default in usual.items()}
+    # By its layers' sizes where nobody said otherwise; of the guide its file's name.
+    said |= {"guide": asked["guide_name"], "batch_rows": options["batch_rows"]}
+    said |= {"part_rows": run.part_rows, "tile": asked["tile_asked"]}
+    for name in ("channel", "guide", "octaves", "ratio", "steps", "step_size", "jitter", "tile",
+                 "side", "form", "seed", "batch_rows", "part_rows"):  # fmt: skip
+        if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
+            option = {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
+            words += [f"--{option}", str(said[name])]
+    return shlex.join([*words, "--out", str(run.folder)])
