@@ -47,7 +47,8 @@ class Evaluator:
         network: the network.
         layers: that objectives read; None is the logits.
         keep: of these, whose outputs are returned.
-        rule: of the ReLUs' way back: see `fc7.kernels.guided_relu`, or "redirected", which see.
+        rule: of the ReLUs' way back: see `fc7.kernels.guided_relu`, or "redirected", which see; or
+            what makes the mode that each pass runs under.
         size: height and width of the images, in pixels; the network's own if None.
         together: how many images go through the network at once; what is fastest if None.
 
@@ -64,7 +65,7 @@ class Evaluator:
         network: Network,
         layers: Iterable[str | None],
         keep: Iterable[str | None] = (),
-        rule: Rule | Literal["redirected"] = "plain",
+        rule: Rule | Literal["redirected"] | Callable[[], Rectified] = "plain",
         size: tuple[int, int] | None = None,
         together: int | None = None,
     ) -> None:
@@ -110,7 +111,7 @@ class Evaluator:
     def _pass(self, images: Tensor, rows: slice, score: Score) -> Evaluation:
         with torch.inference_mode(False), torch.enable_grad():
             pixels = images.detach().to(self.network.device).clone().requires_grad_()
-            with Redirected() if self._rule == "redirected" else Rectified(self._rule):
+            with self._mode():
                 outputs = self._outputs(pixels)
             scores = score(outputs, rows)
             gradients = None
@@ -123,6 +124,11 @@ class Evaluator:
             )
         kept = {layer: outputs[layer].detach() for layer in self._keep}
         return Evaluation(scores.detach().float(), gradients.float(), kept)
+
+    def _mode(self) -> Rectified:
+        if callable(self._rule):
+            return self._rule()
+        return Redirected() if self._rule == "redirected" else Rectified(self._rule)
 
     def outputs(self, images: Tensor) -> dict[str | None, Tensor]:
         """Return what the layers return of images (N, 3, H, W), (N, ...), without a gradient."""

@@ -1,0 +1,351 @@
+"""Inversion: an image that a layer answers to as it does to another, of which only that is known.
+
+    x* = argmin  |F(x) - f|^2 / |f|^2  +  a A(x)  +  v V(x)
+    A(x) = sum |x - c|^6 / (H W B^6)                 how far colours are from the mean
+    V(x) = sum (dx^2 + dy^2) / (H W (B / 10)^2)      how much neighbours differ
+
+(Mahendran and Vedaldi, 2015, "Understanding deep image representations by inverting them",
+equation 2; the scales are their section 3's: both penalties are about 1 where colours fill the
+range of B = 1/2 on either side of grey, and where neighbours differ by a tenth of that.)
+
+Where this departs from the paper: images come from latents through a spectrum and a sigmoid
+(`Fourier`), so that pixels stay in [0, 1] without a clamp, which breaks L-BFGS; the descent is
+L-BFGS, each row with its own curvature, and not gradient descent with momentum; and at first ReLUs
+leak (`Leaky`), which keeps images out of the dead ends that shut ReLUs make.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fc7.engine.errors import OptionError, QuestionError
+from fc7.engine.models import Network
+from fc7.engine.models.network import first_line
+from fc7.engine.models.passes import images_a_pass
+from fc7.engine.synthesis.descent import Descend, Descended, by_adam, by_lbfgs
+from fc7.engine.synthesis.evaluation import Evaluator
+from fc7.engine.synthesis.lbfgs import ValueAndGradient
+from fc7.engine.synthesis.leaky import Leaky
+from fc7.engine.synthesis.objectives import Outputs
+from fc7.engine.synthesis.parametrisation import Fourier, Parametrisation
+from fc7.engine.synthesis.penalties import LAlpha, TotalVariation
+from fc7.engine.synthesis.randomness import Keys
+
+OPTIMISERS: dict[str, Descend] = {"lbfgs": by_lbfgs, "adam": by_adam}
+
+_HALF_RANGE, _POWER = 0.5, 6.0
+# By how much ReLUs leak, and the share of the evaluations that is spent on each.
+_PHASES = ((0.2, 1 / 6), (0.1, 1 / 6), (0.03, 1 / 6), (0.0, 1 / 2))
+
+
+@dataclass(frozen=True)
+class InvertOptions:
+    """How images are found again.
+
+    Attributes:
+        evaluations: passes through the network and back, of each image and start.
+        starts: random images that each search begins from; the best end is kept.
+        variation: v, the weight of the differences between neighbours.
+        colours: a, the weight of the distance to the mean colour.
+        optimiser: "lbfgs" or "adam".
+        seed: of the starts.
+        batch_rows: images that descend together.
+    """
+
+    evaluations: int = 240
+    starts: int = 1
+    variation: float = 1e-5
+    colours: float = 1e-6
+    optimiser: str = "lbfgs"
+    seed: int = 0
+    batch_rows: int = 16
+
+    def check(self) -> None:
+        """Raise OptionError where one of them is out of range."""
+        least = len(_PHASES)
+        if self.evaluations < least or self.starts < 1 or self.batch_rows < 1:
+            raise OptionError(
+                f"evaluations is {self.evaluations}, starts {self.starts}, batch_rows "
+                f"{self.batch_rows}; at least {least}, 1 and 1 will do"
+            )
+        if not (0 <= self.variation < torch.inf and 0 <= self.colours < torch.inf):
+            raise OptionError(
+                f"variation is {self.variation} and colours {self.colours}; each is 0 or more"
+            )
+        if self.optimiser not in OPTIMISERS:
+            raise OptionError(f"no optimiser {self.optimiser!r}; there are {', '.join(OPTIMISERS)}")
+
+
+@dataclass(frozen=True)
+class Inversions:
+    """What N images were found to be.
+
+    Attributes:
+        images: (N, 3, H, W) float32 in [0, 1].
+        errors: (N,) float32, |F(x) - f| / |f|: the root of the first term of what is minimised.
+        pixel_errors: (N,) float32, |x - x0| / |x0 - c|, c the network's mean colour; NaN where the
+            images looked for are not known.
+        losses: (N,) float32, what was minimised.
+        evaluations: (N,) int64, of the best start.
+        curves: (N, E) float32, of it: the least loss after each evaluation, first of the leaking
+            networks and then of the true one; NaN after the last.
+    """
+
+    images: Tensor
+    errors: Tensor
+    pixel_errors: Tensor
+    losses: Tensor
+    evaluations: Tensor
+    curves: Tensor
+
+
+def invert_images(
+    network: Network,
+    images: Tensor,
+    layer: str,
+    options: InvertOptions | None = None,
+    start: Tensor | None = None,
+) -> Inversions:
+    """Find images again from what a layer returns of them.
+
+    Args:
+        network: the network.
+        images: (N, 3, H, W), float in [0, 1], of any one size that the network takes.
+        layer: a canonical name or module path.
+        options: how.
+        start: (N, 3, H, W), images in [0, 1] to begin from instead of noise.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: an option is out of range, the images are of a size that the network does not
+            take, or there is something else than numbers in [0, 1] in them or in the start.
+        QuestionError: nothing flows back to the pixels, or the layer's answer is not finite.
+    """
+    return Inverter(network, layer, options, (images.shape[2], images.shape[3]))(images, start)
+
+
+class Inverter:
+    """A network cut off behind a layer, ready for inversions.
+
+    Args:
+        network: the network.
+        layer: a canonical name or module path.
+        options: how.
+        size: height and width of the images in pixels; the network's own if None.
+
+    Attributes:
+        together: images that descend at once: a row depends on that, and not on which others are
+            among them.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        layer: str,
+        options: InvertOptions | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self._options = options or InvertOptions()
+        self._options.check()
+        self._network, self._layer = network, network.layer(layer).name
+        self._size = size or network.input_size
+        self.together = images_a_pass(network, self._options.batch_rows, self._size)
+        self._evaluators = {
+            slope: Evaluator(
+                network, [self._layer], rule=partial(Leaky, slope), together=self.together
+            )
+            for slope, _ in _PHASES
+        }
+        self._parametrisation: Parametrisation = Fourier(decay=0.5, deviation=0.1)
+        red, green, blue = network.mean
+        colour = (red, green, blue)
+        area = self._size[0] * self._size[1]
+        self._penalties = (
+            (self._options.colours / (area * _HALF_RANGE**_POWER), LAlpha(colour, _POWER)),
+            (self._options.variation / (area * (_HALF_RANGE / 10) ** 2), TotalVariation(2.0)),
+        )
+
+    def __call__(self, images: Tensor, start: Tensor | None = None) -> Inversions:
+        """Find images (N, 3, H, W) again; see `invert_images`."""
+        _check("images", images)
+        if start is not None:
+            _check("start", start)
+            if start.shape != images.shape:
+                raise OptionError(
+                    f"start has the shape {tuple(start.shape)}, the images {tuple(images.shape)}"
+                )
+        found = []
+        for rows in self._batches(len(images)):
+            wanted = images[rows].to(self._network.device)
+            begun = None if start is None else start[rows]
+            features = self._features(wanted)
+            found.append(self._judged(self._descend(features, begun), features, wanted))
+        return _joined(found, len(images))
+
+    def errors(self, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the errors of features and pixels, (N,) each, of what was found of images."""
+        values = []
+        for rows in self._batches(len(images)):
+            mine, wanted = (each[rows].to(self._network.device) for each in (found, images))
+            of_features = _distance(self._features(mine), self._features(wanted))
+            values.append(torch.stack([of_features, self._pixel_errors(mine, wanted)]))
+        feature_errors, pixel_errors = torch.cat(values, 1)[:, : len(images)]
+        return feature_errors, pixel_errors
+
+    def _batches(self, count: int) -> Iterator[Tensor]:
+        """Yield places of images, always as many together; where none are left, the last again."""
+        for start in range(0, count, self.together):
+            yield torch.arange(start, start + self.together).clamp(max=count - 1)
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Return (N, D) of images (N, 3, H, W)."""
+        try:
+            features = self._evaluators[0.0].outputs(images)[self._layer].flatten(1).float()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = images.shape[2:]
+            raise OptionError(
+                f"{self._network.name} does not take images of {height} x {width} pixels "
+                f"({first_line(error)}); its own are "
+                f"{' x '.join(map(str, self._network.input_size))}"
+            ) from error
+        if not bool(features.isfinite().all()):
+            raise QuestionError(
+                f"{self._layer} of {self._network.name} is not finite of an image; are its "
+                "weights, or is the precision too low?"
+            )
+        return features
+
+    def _descend(self, features: Tensor, start: Tensor | None) -> tuple[Tensor, Descended]:
+        """Return images and how they were found: of each row the best of its starts."""
+        best: tuple[Tensor, Descended] | None = None
+        for number in range(self._options.starts if start is None else 1):
+            latents = self._start(len(features), number) if start is None else self._of(start)
+            curves = []
+            used = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+            descend = OPTIMISERS[self._options.optimiser]
+            for slope, count in self._phases(start is None):
+                found = descend(self._function(features, slope), latents, count)
+                latents = found.latents
+                used = used + found.evaluations
+                curves.append(found.curve)
+            images = self._parametrisation.images(latents).detach()
+            whole = _padded(torch.cat(curves), self._options.evaluations)
+            ended = Descended(latents, found.losses, used, whole)
+            best = (images, ended) if best is None else _better(best, (images, ended))
+        assert best is not None
+        return best
+
+    def _phases(self, leak: bool) -> list[tuple[float, int]]:
+        """Return how ReLUs leak and for how many evaluations, all of them in the end."""
+        total = self._options.evaluations
+        if not leak:
+            return [(0.0, total)]
+        counts = [max(1, int(total * share)) for _, share in _PHASES[:-1]]
+        slopes = [slope for slope, _ in _PHASES]
+        return list(zip(slopes, [*counts, total - sum(counts)], strict=True))
+
+    def _start(self, count: int, number: int) -> Tensor:
+        """Return latents of noise: the same for every image, another for every start."""
+        seeds = np.full(count, self._options.seed, np.int64)
+        keys = Keys(seeds, np.full(count, number, np.int64))
+        return self._parametrisation.noise(keys, self._size).to(self._network.device)
+
+    def _of(self, images: Tensor) -> Tensor:
+        return self._parametrisation.latent(images.to(self._network.device, torch.float32))
+
+    def _function(self, features: Tensor, slope: float) -> ValueAndGradient:
+        """Return what is minimised: of latents, as a function of them with its gradient."""
+        evaluate, squares = self._evaluators[slope], _squares(features)
+
+        def score(outputs: Outputs, rows: slice) -> Tensor:
+            difference = outputs[self._layer].flatten(1).float() - features[rows]
+            return difference.square().sum(1) / squares[rows]
+
+        def value_and_gradient(latents: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.inference_mode(False), torch.enable_grad():
+                latents = latents.detach().clone().requires_grad_()
+                images = self._parametrisation.images(latents)
+                found = evaluate(images, score)
+                penalty = torch.zeros_like(found.scores)
+                for weight, of in self._penalties:
+                    if weight > 0:
+                        penalty = penalty + weight * of(images)
+                through = (images * found.gradients).flatten(1).sum(1) + penalty
+                (gradient,) = torch.autograd.grad(through.sum(), latents)
+            return found.scores + penalty.detach(), gradient
+
+        return value_and_gradient
+
+    def _judged(
+        self, ended: tuple[Tensor, Descended], features: Tensor, wanted: Tensor
+    ) -> Inversions:
+        images, descent = ended
+        return Inversions(
+            images,
+            _distance(self._features(images), features),
+            self._pixel_errors(images, wanted),
+            descent.losses,
+            descent.evaluations,
+            descent.curve.T,
+        )
+
+    def _pixel_errors(self, found: Tensor, wanted: Tensor) -> Tensor:
+        mean = torch.tensor(self._network.mean, device=wanted.device)[:, None, None]
+        return _distance((found - mean).flatten(1), (wanted - mean).flatten(1))
+
+
+def _check(what: str, images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise OptionError(
+            f"{what}: expected (N, 3, H, W) of floats, got {tuple(images.shape)} of {images.dtype}"
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):  # false of NaN
+        raise OptionError(f"{what}: NaN, or a number outside of [0, 1]; scale to that range")
+
+
+def _squares(features: Tensor) -> Tensor:
+    """Return |f|^2, (N,); 1 where all is 0, for there distances stand for themselves."""
+    squares = features.square().sum(1)
+    return torch.where(squares > 0, squares, torch.ones_like(squares))
+
+
+def _distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Return the relative distance of (N, D) to (N, D), (N,)."""
+    return ((found - wanted).square().sum(1) / _squares(wanted)).sqrt()
+
+
+def _padded(curve: Tensor, length: int) -> Tensor:
+    """Return a curve (E, N) as (length, N), NaN after its end."""
+    missing = curve.new_full((length - len(curve), curve.shape[1]), torch.nan)
+    return torch.cat([curve, missing])
+
+
+def _better(
+    one: tuple[Tensor, Descended], two: tuple[Tensor, Descended]
+) -> tuple[Tensor, Descended]:
+    """Return the better of two ends of each row."""
+    (images, first), (others, second) = one, two
+    wins = second.losses < first.losses
+    of_images = wins[:, None, None, None]
+    return torch.where(of_images, others, images), Descended(
+        torch.where(of_images, second.latents, first.latents),
+        torch.where(wins, second.losses, first.losses),
+        torch.where(wins, second.evaluations, first.evaluations),
+        torch.where(wins, second.curve, first.curve),
+    )
+
+
+def _joined(parts: Sequence[Inversions], count: int) -> Inversions:
+    fields = ("images", "errors", "pixel_errors", "losses", "evaluations", "curves")
+    whole = (torch.cat([getattr(part, name) for part in parts])[:count] for name in fields)
+    return Inversions(*whole)
