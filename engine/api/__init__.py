@@ -17,6 +17,7 @@
     fc7.classes("alexnet", "classes/")  # what it would paint for each class: run["classes"]
     fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
     fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
+    fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from fc7.engine.synthesis.fool import fool_images
     from fc7.engine.synthesis.fool_job import FoolOptions
     from fc7.engine.synthesis.fool_workflow import fool
+    from fc7.engine.synthesis.invert import InvertOptions, invert_images
+    from fc7.engine.synthesis.invert_job import InvertJobOptions, invert
     from fc7.engine.synthesis.workflow import classes, dream
     from fc7.engine.synthesis.zoom import dream_zoom
 
@@ -67,6 +70,8 @@ _HOMES = {
     "FoolOptions": "fc7.engine.synthesis.fool_job",
     "GuidedOptions": "fc7.engine.attribution.gradient_jobs",
     "ImportanceOptions": "fc7.engine.attribution.importance.job",
+    "InvertJobOptions": "fc7.engine.synthesis.invert_job",
+    "InvertOptions": "fc7.engine.synthesis.invert",
     "OccludeOptions": "fc7.engine.attribution.occlusion.job",
     "PruneOptions": "fc7.engine.attribution.pruning.workflow",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
@@ -83,6 +88,8 @@ _HOMES = {
     "guided_maps": "fc7.engine.attribution.guided",
     "importance": "fc7.engine.attribution.importance.workflow",
     "index": "fc7.engine.features.workflow",
+    "invert": "fc7.engine.synthesis.invert_job",
+    "invert_images": "fc7.engine.synthesis.invert",
     "load_model": "fc7.engine.models",
     "occlude": "fc7.engine.attribution.workflow",
     "occlusion_maps": "fc7.engine.attribution.occlusion",
@@ -110,6 +117,8 @@ __all__ = [
     "FoolOptions",
     "GuidedOptions",
     "ImportanceOptions",
+    "InvertJobOptions",
+    "InvertOptions",
     "OccludeOptions",
     "PruneOptions",
     "SaliencyOptions",
@@ -126,6 +135,8 @@ __all__ = [
     "guided_maps",
     "importance",
     "index",
+    "invert",
+    "invert_images",
     "load_model",
     "occlude",
     "occlusion_maps",

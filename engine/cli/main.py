@@ -18,6 +18,7 @@ from fc7.engine.cli import (
     fool,
     gradients,
     inspect,
+    invert,
     main_job,
     pruning,
     segmentation,
@@ -61,6 +62,7 @@ pruning.register(app)
 classes.register(app)
 fool.register(app)
 dream.register(app)
+invert.register(app)
 inspect.register(app)
 
 

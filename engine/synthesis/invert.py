@@ -15,8 +15,9 @@ leak (`Leaky`), which keeps images out of the dead ends that shut ReLUs make.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -190,15 +191,28 @@ class Inverter:
             found.append(self._judged(self._descend(features, begun), features, wanted))
         return _joined(found, len(images))
 
-    def errors(self, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the errors of features and pixels, (N,) each, of what was found of images."""
+    def describe(self) -> dict[str, Any]:
+        """Return all that what is found depends on but the images and the network, as JSON."""
+        options = self._options
+        return {
+            "evaluations": options.evaluations,
+            "starts": options.starts,
+            "variation": options.variation,
+            "colours": options.colours,
+            "optimiser": options.optimiser,
+            "seed": options.seed,
+            "leaks": [list(phase) for phase in _PHASES],
+        }
+
+    def judged(self, found: Inversions, as_kept: Tensor, images: Tensor) -> Inversions:
+        """Return what was found with the errors of other images, (N, 3, H, W), in their place."""
         values = []
         for rows in self._batches(len(images)):
-            mine, wanted = (each[rows].to(self._network.device) for each in (found, images))
+            mine, wanted = (each[rows].to(self._network.device) for each in (as_kept, images))
             of_features = _distance(self._features(mine), self._features(wanted))
             values.append(torch.stack([of_features, self._pixel_errors(mine, wanted)]))
-        feature_errors, pixel_errors = torch.cat(values, 1)[:, : len(images)]
-        return feature_errors, pixel_errors
+        errors, pixel_errors = torch.cat(values, 1)[:, : len(images)]
+        return replace(found, images=as_kept, errors=errors, pixel_errors=pixel_errors)
 
     def _batches(self, count: int) -> Iterator[Tensor]:
         """Yield places of images, always as many together; where none are left, the last again."""
