@@ -126,7 +126,9 @@ def invert_images(
             take, or there is something else than numbers in [0, 1] in them or in the start.
         QuestionError: nothing flows back to the pixels, or the layer's answer is not finite.
     """
-    return Inverter(network, layer, options, (images.shape[2], images.shape[3]))(images, start)
+    _check("images", images)
+    size = images.shape[2], images.shape[3]
+    return Inverter(network, layer, options, size, len(images))(images, start)
 
 
 class Inverter:
@@ -137,10 +139,11 @@ class Inverter:
         layer: a canonical name or module path.
         options: how.
         size: height and width of the images in pixels; the network's own if None.
+        count: how many images there are; as many as one likes if None.
 
     Attributes:
-        together: images that descend at once: a row depends on that, and not on which others are
-            among them.
+        together: images that descend at once, at most `count`: a row depends on that, and not on
+            which others are among them.
 
     Raises:
         LayerError: there is no such layer.
@@ -153,12 +156,15 @@ class Inverter:
         layer: str,
         options: InvertOptions | None = None,
         size: tuple[int, int] | None = None,
+        count: int | None = None,
     ) -> None:
         self._options = options or InvertOptions()
         self._options.check()
         self._network, self._layer = network, network.layer(layer).name
         self._size = size or network.input_size
-        self.together = images_a_pass(network, self._options.batch_rows, self._size)
+        most = self._options.batch_rows
+        most = most if count is None else max(1, min(most, count))
+        self.together = images_a_pass(network, most, self._size)
         self._evaluators = {
             slope: Evaluator(
                 network, [self._layer], rule=partial(Leaky, slope), together=self.together
@@ -175,7 +181,7 @@ class Inverter:
         )
 
     def __call__(self, images: Tensor, start: Tensor | None = None) -> Inversions:
-        """Find images (N, 3, H, W) again; see `invert_images`."""
+        """Find images (N, 3, H, W), N at least 1, again; see `invert_images`."""
         _check("images", images)
         if start is not None:
             _check("start", start)
@@ -187,7 +193,7 @@ class Inverter:
         for rows in self._batches(len(images)):
             wanted = images[rows].to(self._network.device)
             begun = None if start is None else start[rows]
-            features = self._features(wanted)
+            features = self.features(wanted)
             found.append(self._judged(self._descend(features, begun), features, wanted))
         return _joined(found, len(images))
 
@@ -209,18 +215,13 @@ class Inverter:
         values = []
         for rows in self._batches(len(images)):
             mine, wanted = (each[rows].to(self._network.device) for each in (as_kept, images))
-            of_features = _distance(self._features(mine), self._features(wanted))
+            of_features = _distance(self.features(mine), self.features(wanted))
             values.append(torch.stack([of_features, self._pixel_errors(mine, wanted)]))
         errors, pixel_errors = torch.cat(values, 1)[:, : len(images)]
         return replace(found, images=as_kept, errors=errors, pixel_errors=pixel_errors)
 
-    def _batches(self, count: int) -> Iterator[Tensor]:
-        """Yield places of images, always as many together; where none are left, the last again."""
-        for start in range(0, count, self.together):
-            yield torch.arange(start, start + self.together).clamp(max=count - 1)
-
-    def _features(self, images: Tensor) -> Tensor:
-        """Return (N, D) of images (N, 3, H, W)."""
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the layer answers, (N, D) float32, to images (N, 3, H, W)."""
         try:
             features = self._evaluators[0.0].outputs(images)[self._layer].flatten(1).float()
         except torch.OutOfMemoryError:
@@ -239,46 +240,22 @@ class Inverter:
             )
         return features
 
-    def _descend(self, features: Tensor, start: Tensor | None) -> tuple[Tensor, Descended]:
-        """Return images and how they were found: of each row the best of its starts."""
-        best: tuple[Tensor, Descended] | None = None
-        for number in range(self._options.starts if start is None else 1):
-            latents = self._start(len(features), number) if start is None else self._of(start)
-            curves = []
-            used = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-            descend = OPTIMISERS[self._options.optimiser]
-            for slope, count in self._phases(start is None):
-                found = descend(self._function(features, slope), latents, count)
-                latents = found.latents
-                used = used + found.evaluations
-                curves.append(found.curve)
-            images = self._parametrisation.images(latents).detach()
-            whole = _padded(torch.cat(curves), self._options.evaluations)
-            ended = Descended(latents, found.losses, used, whole)
-            best = (images, ended) if best is None else _better(best, (images, ended))
-        assert best is not None
-        return best
+    def noise(self, count: int, number: int) -> Tensor:
+        """Return latents to start from, (count, 3, H, W), by the number of the start.
 
-    def _phases(self, leak: bool) -> list[tuple[float, int]]:
-        """Return how ReLUs leak and for how many evaluations, all of them in the end."""
-        total = self._options.evaluations
-        if not leak:
-            return [(0.0, total)]
-        counts = [max(1, int(total * share)) for _, share in _PHASES[:-1]]
-        slopes = [slope for slope, _ in _PHASES]
-        return list(zip(slopes, [*counts, total - sum(counts)], strict=True))
-
-    def _start(self, count: int, number: int) -> Tensor:
-        """Return latents of noise: the same for every image, another for every start."""
+        They are noise, the same for every image.
+        """
         seeds = np.full(count, self._options.seed, np.int64)
         keys = Keys(seeds, np.full(count, number, np.int64))
         return self._parametrisation.noise(keys, self._size).to(self._network.device)
 
-    def _of(self, images: Tensor) -> Tensor:
-        return self._parametrisation.latent(images.to(self._network.device, torch.float32))
+    def function(self, features: Tensor, slope: float = 0.0) -> ValueAndGradient:
+        """Return what is minimised, as a function of latents, (N, 3, H, W).
 
-    def _function(self, features: Tensor, slope: float) -> ValueAndGradient:
-        """Return what is minimised: of latents, as a function of them with its gradient."""
+        Args:
+            features: (N, D), that are to be answered.
+            slope: of the ReLUs below zero.
+        """
         evaluate, squares = self._evaluators[slope], _squares(features)
 
         def score(outputs: Outputs, rows: slice) -> Tensor:
@@ -300,13 +277,50 @@ class Inverter:
 
         return value_and_gradient
 
+    def _batches(self, count: int) -> Iterator[Tensor]:
+        """Yield places of images, always as many together; where none are left, the last again."""
+        for start in range(0, count, self.together):
+            yield torch.arange(start, start + self.together).clamp(max=count - 1)
+
+    def _descend(self, features: Tensor, start: Tensor | None) -> tuple[Tensor, Descended]:
+        """Return images and how they were found: of each row the best of its starts."""
+        best: tuple[Tensor, Descended] | None = None
+        for number in range(self._options.starts if start is None else 1):
+            latents = self.noise(len(features), number) if start is None else self._of(start)
+            curves = []
+            used = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+            descend = OPTIMISERS[self._options.optimiser]
+            for slope, count in self._phases(start is None):
+                found = descend(self.function(features, slope), latents, count)
+                latents = found.latents
+                used = used + found.evaluations
+                curves.append(found.curve)
+            images = self._parametrisation.images(latents).detach()
+            whole = _padded(torch.cat(curves), self._options.evaluations)
+            ended = Descended(latents, found.losses, used, whole)
+            best = (images, ended) if best is None else _better(best, (images, ended))
+        assert best is not None
+        return best
+
+    def _phases(self, leak: bool) -> list[tuple[float, int]]:
+        """Return how ReLUs leak and for how many evaluations, all of them in the end."""
+        total = self._options.evaluations
+        if not leak:
+            return [(0.0, total)]
+        counts = [max(1, int(total * share)) for _, share in _PHASES[:-1]]
+        slopes = [slope for slope, _ in _PHASES]
+        return list(zip(slopes, [*counts, total - sum(counts)], strict=True))
+
+    def _of(self, images: Tensor) -> Tensor:
+        return self._parametrisation.latent(images.to(self._network.device, torch.float32))
+
     def _judged(
         self, ended: tuple[Tensor, Descended], features: Tensor, wanted: Tensor
     ) -> Inversions:
         images, descent = ended
         return Inversions(
             images,
-            _distance(self._features(images), features),
+            _distance(self.features(images), features),
             self._pixel_errors(images, wanted),
             descent.losses,
             descent.evaluations,
@@ -323,6 +337,8 @@ def _check(what: str, images: Tensor) -> None:
         raise OptionError(
             f"{what}: expected (N, 3, H, W) of floats, got {tuple(images.shape)} of {images.dtype}"
         )
+    if not len(images):
+        raise OptionError(f"{what}: there are none; give one or more")
     if not bool(((images >= 0) & (images <= 1)).all()):  # false of NaN
         raise OptionError(f"{what}: NaN, or a number outside of [0, 1]; scale to that range")
 

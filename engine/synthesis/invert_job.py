@@ -80,7 +80,9 @@ class Invert:
     def __init__(
         self, network: Network, source: Source, layer: str, options: InvertJobOptions
     ) -> None:
-        self._inverter = Inverter(network, layer, options)
+        self._inverter = Inverter(
+            network, layer, options, count=min(len(source), options.part_rows)
+        )
         self._layer = network.layer(layer).name
         self.name = f"{TECHNIQUE}-{self._layer}"
         self._network, self._source, self._options = network, source, options

@@ -1,10 +1,11 @@
-"""Problems to minimise, and scipy's answers to them, one at a time in float64."""
+"""Problems to minimise, of which a batch holds several, and other people's L-BFGS on them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fc7.engine.synthesis.lbfgs import ValueAndGradient
@@ -15,6 +16,8 @@ Values = Callable[[Tensor], Tensor]
 
 
 def by_autograd(values: Values) -> ValueAndGradient:
+    """Return values, (N,), as a function that also has their gradients."""
+
     def value_and_gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().clone().requires_grad_()
@@ -25,23 +28,13 @@ def by_autograd(values: Values) -> ValueAndGradient:
     return value_and_gradient
 
 
-def rosenbrock(x: Tensor) -> Tensor:
-    """(N, D) -> (N,); 0 where every element is 1."""
-    a, b = x[:, :-1], x[:, 1:]
-    return (100 * (b - a * a).square() + (1 - a).square()).sum(1)
-
-
-def quadratic(scales: Tensor, centres: Tensor) -> Values:
-    """Sum of scales (x - centres)^2, both (N, D)."""
-    return lambda x: (scales * (x - centres).square()).sum(1)
-
-
 class GramProblems:
     """Images to be given the Gram matrices of others, through a small network of random weights.
 
     Args:
         count: images.
         seed: of weights and images.
+        size: height and width in pixels.
 
     Attributes:
         start: (N, 3, H, W), noise.
@@ -69,7 +62,7 @@ class GramProblems:
         return found
 
     def values(self, images: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Sum over layers of the squared distance, relative to the target's: (N,)."""
+        """Return the squared distances of all layers' matrices, relative to the goal's: (N,)."""
         total = images.new_zeros(len(images))
         for found, wanted in zip(self._grams(images), self._targets, strict=True):
             goal = wanted[rows]
@@ -78,22 +71,53 @@ class GramProblems:
 
 
 def scipy_of(
-    values: Values, start: Tensor, evaluations: int = 10_000, tolerance: float = 0.0
+    function: ValueAndGradient, start: Tensor, evaluations: int = 10_000, tolerance: float = 0.0
 ) -> tuple[float, int]:
     """Minimise one row, (1, *shape), by L-BFGS-B; return the loss and the evaluations it took."""
-    function = by_autograd(values)
+    from scipy.optimize import minimize
 
-    def value_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def value_and_gradient(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         x = torch.from_numpy(flat).to(start.dtype).view_as(start)
         value, gradient = function(x)
         return value.item(), gradient.double().numpy().ravel()
 
-    options = {"maxfun": evaluations, "maxiter": evaluations, "ftol": tolerance, "gtol": tolerance}
+    limits = {"maxfun": evaluations, "maxiter": evaluations, "ftol": tolerance, "gtol": tolerance}
     found = minimize(
         value_and_gradient,
         start.double().numpy().ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={**options, "maxcor": 10},
+        options={**limits, "maxcor": 10},
     )
     return float(found.fun), int(found.nfev)
+
+
+def torch_of(
+    function: ValueAndGradient, start: Tensor, evaluations: int, search: str | None
+) -> tuple[Tensor, int]:
+    """Minimise the sum over a batch by `torch.optim.LBFGS`, which takes it for one vector.
+
+    Returns:
+        The losses of the rows, (N,), and how often all were evaluated.
+    """
+    x = start.clone().requires_grad_()
+    optimiser: Any = torch.optim.LBFGS(
+        [x],
+        max_iter=evaluations,
+        max_eval=evaluations,
+        history_size=10,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn=search,
+    )
+    count = 0
+
+    def closure() -> Tensor:
+        nonlocal count
+        count += 1
+        values, gradients = function(x)
+        x.grad = gradients
+        return values.sum()
+
+    optimiser.step(closure)
+    return function(x)[0], count
