@@ -106,7 +106,7 @@ def test_the_deeper_the_less_of_the_pixels() -> None:
     assert of_pixels == sorted(of_pixels)
     assert found["conv1"].errors.max() < 0.03
     for each in found.values():
-        assert each.errors.max() < 0.2  # from noise, where it is about 1
+        assert each.errors.max() < 0.4  # of noise it is about 1
 
 
 @pytest.mark.parametrize("layer", ["3", "8"])
