@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fc7.bench.inversion", description=__doc__)
     parser.add_argument("--cifar", required=True, help="CIFAR-10's Parquet files")
     parser.add_argument("--layers", default=",".join(LAYERS))
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--starts", type=int, default=InvertOptions.starts)
     parser.add_argument("--evaluations", type=int, default=InvertOptions.evaluations)
     arguments = parser.parse_args()
@@ -45,8 +45,7 @@ def main() -> int:
     options = InvertOptions(
         evaluations=arguments.evaluations, starts=arguments.starts, batch_rows=arguments.images
     )
-    results = recorded_cases("inversion")
-    results |= {
+    setting = {
         "images": arguments.images,
         "starts": arguments.starts,
         "evaluations": arguments.evaluations,
@@ -73,6 +72,7 @@ def main() -> int:
             "cpu_seconds_per_image": round(seconds / len(images), 2),
         }
         print(layer, case, flush=True)
+        results = {**recorded_cases("inversion"), **setting}  # another process may do other layers
         results["cases"][layer] = case
         results["cases"] = {
             name: results["cases"][name] for name in LAYERS if name in results["cases"]

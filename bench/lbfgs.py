@@ -63,9 +63,9 @@ def inversions(layer: str) -> tuple[ValueAndGradient, list[ValueAndGradient], Te
     images = torch.stack([source.decode(source.read(row)) for row in range(COUNT)]).float() / 255
     together = Inverter(network, layer, InvertOptions(batch_rows=COUNT))
     alone = Inverter(network, layer, InvertOptions(batch_rows=1))
-    features = together.features(images)
-    each = [alone.function(features[row : row + 1]) for row in range(COUNT)]
-    return together.function(features), each, together.noise(COUNT, 0)
+    features = together.problem.features(images)
+    each = [alone.problem.function(features[row : row + 1]) for row in range(COUNT)]
+    return together.problem.function(features), each, together.problem.noise(COUNT, 0, 0)
 
 
 def compared(

@@ -10,35 +10,28 @@ range of B = 1/2 on either side of grey, and where neighbours differ by a tenth 
 
 Where this departs from the paper: images come from latents through a spectrum and a sigmoid
 (`Fourier`), so that pixels stay in [0, 1] without a clamp, which breaks L-BFGS; the descent is
-L-BFGS, each row with its own curvature, and not gradient descent with momentum; and at first ReLUs
-leak (`Leaky`), which keeps images out of the dead ends that shut ReLUs make.
+L-BFGS, each row with its own curvature, and not gradient descent with momentum; at first ReLUs leak
+(`Leaky`), which keeps images out of the dead ends that shut ReLUs make; and later starts begin anew
+only where the features of the best image do not fit.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.errors import OptionError, QuestionError
+from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
-from fc7.engine.models.network import first_line
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.synthesis.descent import Descend, Descended, by_adam, by_lbfgs
-from fc7.engine.synthesis.evaluation import Evaluator
-from fc7.engine.synthesis.lbfgs import ValueAndGradient
-from fc7.engine.synthesis.leaky import Leaky
-from fc7.engine.synthesis.objectives import Outputs
-from fc7.engine.synthesis.parametrisation import Fourier, Parametrisation
-from fc7.engine.synthesis.penalties import LAlpha, TotalVariation
-from fc7.engine.synthesis.randomness import Keys
+from fc7.engine.synthesis.feature_problem import FeatureProblem, relative_distance
 
 OPTIMISERS: dict[str, Descend] = {"lbfgs": by_lbfgs, "adam": by_adam}
 
-_HALF_RANGE, _POWER = 0.5, 6.0
+# Of colours that a search begins again from: near 0 and 1 a sigmoid is flat.
+_LEAST = 0.02
 # By how much ReLUs leak, and the share of the evaluations that is spent on each.
 _PHASES = ((0.2, 1 / 6), (0.1, 1 / 6), (0.03, 1 / 6), (0.0, 1 / 2))
 
@@ -49,7 +42,8 @@ class InvertOptions:
 
     Attributes:
         evaluations: passes through the network and back, of each image and start.
-        starts: random images that each search begins from; the best end is kept.
+        starts: searches for each image. The first begins from noise, each later one from the best
+            so far, with noise where its features do not fit yet; the best end is kept.
         variation: v, the weight of the differences between neighbours.
         colours: a, the weight of the distance to the mean colour.
         optimiser: "lbfgs" or "adam".
@@ -142,6 +136,7 @@ class Inverter:
         count: how many images there are; as many as one likes if None.
 
     Attributes:
+        problem: what is minimised.
         together: images that descend at once, at most `count`: a row depends on that, and not on
             which others are among them.
 
@@ -160,24 +155,19 @@ class Inverter:
     ) -> None:
         self._options = options or InvertOptions()
         self._options.check()
-        self._network, self._layer = network, network.layer(layer).name
+        self._network = network
         self._size = size or network.input_size
         most = self._options.batch_rows
         most = most if count is None else max(1, min(most, count))
         self.together = images_a_pass(network, most, self._size)
-        self._evaluators = {
-            slope: Evaluator(
-                network, [self._layer], rule=partial(Leaky, slope), together=self.together
-            )
-            for slope, _ in _PHASES
-        }
-        self._parametrisation: Parametrisation = Fourier(decay=0.5, deviation=0.1)
-        red, green, blue = network.mean
-        colour = (red, green, blue)
-        area = self._size[0] * self._size[1]
-        self._penalties = (
-            (self._options.colours / (area * _HALF_RANGE**_POWER), LAlpha(colour, _POWER)),
-            (self._options.variation / (area * (_HALF_RANGE / 10) ** 2), TotalVariation(2.0)),
+        self.problem = FeatureProblem(
+            network,
+            layer,
+            self._size,
+            self.together,
+            [slope for slope, _ in _PHASES],
+            self._options.variation,
+            self._options.colours,
         )
 
     def __call__(self, images: Tensor, start: Tensor | None = None) -> Inversions:
@@ -193,7 +183,7 @@ class Inverter:
         for rows in self._batches(len(images)):
             wanted = images[rows].to(self._network.device)
             begun = None if start is None else start[rows]
-            features = self.features(wanted)
+            features = self.problem.features(wanted)
             found.append(self._judged(self._descend(features, begun), features, wanted))
         return _joined(found, len(images))
 
@@ -215,67 +205,12 @@ class Inverter:
         values = []
         for rows in self._batches(len(images)):
             mine, wanted = (each[rows].to(self._network.device) for each in (as_kept, images))
-            of_features = _distance(self.features(mine), self.features(wanted))
+            of_features = relative_distance(
+                self.problem.features(mine), self.problem.features(wanted)
+            )
             values.append(torch.stack([of_features, self._pixel_errors(mine, wanted)]))
         errors, pixel_errors = torch.cat(values, 1)[:, : len(images)]
         return replace(found, images=as_kept, errors=errors, pixel_errors=pixel_errors)
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return what the layer answers, (N, D) float32, to images (N, 3, H, W)."""
-        try:
-            features = self._evaluators[0.0].outputs(images)[self._layer].flatten(1).float()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            height, width = images.shape[2:]
-            raise OptionError(
-                f"{self._network.name} does not take images of {height} x {width} pixels "
-                f"({first_line(error)}); its own are "
-                f"{' x '.join(map(str, self._network.input_size))}"
-            ) from error
-        if not bool(features.isfinite().all()):
-            raise QuestionError(
-                f"{self._layer} of {self._network.name} is not finite of an image; are its "
-                "weights, or is the precision too low?"
-            )
-        return features
-
-    def noise(self, count: int, number: int) -> Tensor:
-        """Return latents to start from, (count, 3, H, W), by the number of the start.
-
-        They are noise, the same for every image.
-        """
-        seeds = np.full(count, self._options.seed, np.int64)
-        keys = Keys(seeds, np.full(count, number, np.int64))
-        return self._parametrisation.noise(keys, self._size).to(self._network.device)
-
-    def function(self, features: Tensor, slope: float = 0.0) -> ValueAndGradient:
-        """Return what is minimised, as a function of latents, (N, 3, H, W).
-
-        Args:
-            features: (N, D), that are to be answered.
-            slope: of the ReLUs below zero.
-        """
-        evaluate, squares = self._evaluators[slope], _squares(features)
-
-        def score(outputs: Outputs, rows: slice) -> Tensor:
-            difference = outputs[self._layer].flatten(1).float() - features[rows]
-            return difference.square().sum(1) / squares[rows]
-
-        def value_and_gradient(latents: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.inference_mode(False), torch.enable_grad():
-                latents = latents.detach().clone().requires_grad_()
-                images = self._parametrisation.images(latents)
-                found = evaluate(images, score)
-                penalty = torch.zeros_like(found.scores)
-                for weight, of in self._penalties:
-                    if weight > 0:
-                        penalty = penalty + weight * of(images)
-                through = (images * found.gradients).flatten(1).sum(1) + penalty
-                (gradient,) = torch.autograd.grad(through.sum(), latents)
-            return found.scores + penalty.detach(), gradient
-
-        return value_and_gradient
 
     def _batches(self, count: int) -> Iterator[Tensor]:
         """Yield places of images, always as many together; where none are left, the last again."""
@@ -286,33 +221,52 @@ class Inverter:
         """Return images and how they were found: of each row the best of its starts."""
         best: tuple[Tensor, Descended] | None = None
         for number in range(self._options.starts if start is None else 1):
-            latents = self.noise(len(features), number) if start is None else self._of(start)
-            curves = []
-            used = torch.zeros(len(features), dtype=torch.int64, device=features.device)
-            descend = OPTIMISERS[self._options.optimiser]
-            for slope, count in self._phases(start is None):
-                found = descend(self.function(features, slope), latents, count)
-                latents = found.latents
-                used = used + found.evaluations
-                curves.append(found.curve)
-            images = self._parametrisation.images(latents).detach()
-            whole = _padded(torch.cat(curves), self._options.evaluations)
-            ended = Descended(latents, found.losses, used, whole)
-            best = (images, ended) if best is None else _better(best, (images, ended))
+            latents = self._start(features, number, best[0] if best else None, start)
+            found = self._search(features, latents, self._phases(number, start is None))
+            images = self.problem.parametrisation.images(found.latents).detach()
+            best = (images, found) if best is None else _better(best, (images, found))
         assert best is not None
         return best
 
-    def _phases(self, leak: bool) -> list[tuple[float, int]]:
+    def _start(
+        self, features: Tensor, number: int, best: Tensor | None, start: Tensor | None
+    ) -> Tensor:
+        """Return latents that a search starts from; `best` are the images of the one before.
+
+        What is wrong at one place of a layer's maps is often a dead end for that place alone: only
+        there the best image gives way to noise.
+        """
+        way = self.problem.parametrisation
+        if start is not None:
+            return way.latent(start.to(features.device, torch.float32))
+        noise = self.problem.noise(len(features), self._options.seed, number)
+        if best is None:
+            return noise
+        share = self.problem.misfits(best, features)
+        return way.latent((best + share * (way.images(noise) - best)).clamp(_LEAST, 1 - _LEAST))
+
+    def _search(
+        self, features: Tensor, latents: Tensor, phases: list[tuple[float, int]]
+    ) -> Descended:
+        """Descend as the leaks are shut."""
+        descend, curves = OPTIMISERS[self._options.optimiser], []
+        used = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+        for slope, count in phases:
+            found = descend(self.problem.function(features, slope), latents, count)
+            latents, used = found.latents, used + found.evaluations
+            curves.append(found.curve)
+        whole = _padded(torch.cat(curves), self._options.evaluations)
+        return Descended(latents, found.losses, used, whole)
+
+    def _phases(self, number: int, leak: bool) -> list[tuple[float, int]]:
         """Return how ReLUs leak and for how many evaluations, all of them in the end."""
         total = self._options.evaluations
         if not leak:
             return [(0.0, total)]
-        counts = [max(1, int(total * share)) for _, share in _PHASES[:-1]]
-        slopes = [slope for slope, _ in _PHASES]
+        phases = _PHASES if number == 0 else _PHASES[1:]
+        counts = [max(1, int(total * share)) for _, share in phases[:-1]]
+        slopes = [slope for slope, _ in phases]
         return list(zip(slopes, [*counts, total - sum(counts)], strict=True))
-
-    def _of(self, images: Tensor) -> Tensor:
-        return self._parametrisation.latent(images.to(self._network.device, torch.float32))
 
     def _judged(
         self, ended: tuple[Tensor, Descended], features: Tensor, wanted: Tensor
@@ -320,7 +274,7 @@ class Inverter:
         images, descent = ended
         return Inversions(
             images,
-            _distance(self.features(images), features),
+            relative_distance(self.problem.features(images), features),
             self._pixel_errors(images, wanted),
             descent.losses,
             descent.evaluations,
@@ -329,7 +283,7 @@ class Inverter:
 
     def _pixel_errors(self, found: Tensor, wanted: Tensor) -> Tensor:
         mean = torch.tensor(self._network.mean, device=wanted.device)[:, None, None]
-        return _distance((found - mean).flatten(1), (wanted - mean).flatten(1))
+        return relative_distance((found - mean).flatten(1), (wanted - mean).flatten(1))
 
 
 def _check(what: str, images: Tensor) -> None:
@@ -341,17 +295,6 @@ def _check(what: str, images: Tensor) -> None:
         raise OptionError(f"{what}: there are none; give one or more")
     if not bool(((images >= 0) & (images <= 1)).all()):  # false of NaN
         raise OptionError(f"{what}: NaN, or a number outside of [0, 1]; scale to that range")
-
-
-def _squares(features: Tensor) -> Tensor:
-    """Return |f|^2, (N,); 1 where all is 0, for there distances stand for themselves."""
-    squares = features.square().sum(1)
-    return torch.where(squares > 0, squares, torch.ones_like(squares))
-
-
-def _distance(found: Tensor, wanted: Tensor) -> Tensor:
-    """Return the relative distance of (N, D) to (N, D), (N,)."""
-    return ((found - wanted).square().sum(1) / _squares(wanted)).sqrt()
 
 
 def _padded(curve: Tensor, length: int) -> Tensor:
