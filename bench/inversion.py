@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--cifar", required=True, help="CIFAR-10's Parquet files")
     parser.add_argument("--layers", default=",".join(LAYERS))
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--starts", type=int, default=InvertOptions.starts)
+    parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--evaluations", type=int, default=InvertOptions.evaluations)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -36,9 +36,11 @@ def invert(
     ],
     model: o.Model = "alexnet",
     evaluations: Annotated[
-        int, typer.Option(min=4, help="Passes through the network and back, of each image.")
-    ] = 240,
-    starts: Annotated[int, typer.Option(min=1, help="Begin so often; the best is kept.")] = 1,
+        int, typer.Option(min=4, help="Passes through the network and back, of each search.")
+    ] = 120,
+    starts: Annotated[
+        int, typer.Option(min=1, help="Searches for each image; the best is kept.")
+    ] = 3,
     variation: Annotated[
         float, typer.Option(help="Weight of the differences between neighbours.")
     ] = 1e-5,

@@ -17,6 +17,7 @@ from torch.nn import functional
 from fc7.engine.errors import OptionError, QuestionError
 from fc7.engine.models import Network
 from fc7.engine.models.network import first_line
+from fc7.engine.models.rectified import Rectified
 from fc7.engine.synthesis.evaluation import Evaluator
 from fc7.engine.synthesis.lbfgs import ValueAndGradient
 from fc7.engine.synthesis.leaky import Leaky
@@ -74,7 +75,9 @@ class FeatureProblem:
     def features(self, images: Tensor) -> Tensor:
         """Return what the layer answers, (N, D) float32, to images (N, 3, H, W)."""
         try:
-            features = self._evaluators[0.0].outputs(images)[self._layer].flatten(1).float()
+            # By the same kernels as the search: a row of MKL's product depends on its place.
+            with Rectified("plain"):
+                features = self._evaluators[0.0].outputs(images)[self._layer].flatten(1).float()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

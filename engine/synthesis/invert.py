@@ -41,7 +41,7 @@ class InvertOptions:
     """How images are found again.
 
     Attributes:
-        evaluations: passes through the network and back, of each image and start.
+        evaluations: passes through the network and back, of each image and search.
         starts: searches for each image. The first begins from noise, each later one from the best
             so far, with noise where its features do not fit yet; the best end is kept.
         variation: v, the weight of the differences between neighbours.
@@ -51,8 +51,8 @@ class InvertOptions:
         batch_rows: images that descend together.
     """
 
-    evaluations: int = 240
-    starts: int = 1
+    evaluations: int = 120
+    starts: int = 3
     variation: float = 1e-5
     colours: float = 1e-6
     optimiser: str = "lbfgs"

@@ -247,6 +247,10 @@ def test_an_error_is_one_line_and_exit_code_1(
         (["fool", "shapes:3:0", *TINY, "--method", "magic", "-o", "OUT"], "margin, ddn, fgsm"),
         (["fool", "shapes:3:0", *TINY, "--epsilon", "2", "-o", "OUT"], "epsilon is 2"),
         (["fool", "shapes:3:0", "-m", "own_networks:detached", "-o", "OUT"], "no gradient"),
+        (["invert", "shapes:3:0", *TINY, "-l", "conv9", "-o", "OUT"], "conv9"),
+        (["invert", "shapes:3:0", *TINY, "-l", "fc7", "--optimiser", "sgd", "-o", "OUT"], "lbfgs"),
+        (["invert", "shapes:3:0", *TINY, "-l", "fc7", "--variation", "nan", "-o", "OUT"], "nan"),
+        (["invert", "shapes:3:0", *TINY, "-l", "fc7", "-o", "OUT.png"], "one image only"),
     ],
 )
 def test_a_question_without_an_answer_is_one_line_and_exit_code_2(
@@ -456,6 +460,30 @@ def test_gradients_of_one_image_equal_the_run_s(fc7: Shell, tmp_path: Path) -> N
         code, text, err = fc7(*command)
         assert (code, text) == (0, "")
         assert str(tmp_path / "map.webp") in err
+
+
+def test_inversions_by_depth_of_a_run_and_of_one_image(fc7: Shell, tmp_path: Path) -> None:
+    from fc7.engine.data import open_source
+
+    few = [*TINY, "--layers", "conv3,fc7", "--evaluations", 6, "--starts", 2]
+    command = ["invert", "shapes:1:0", *few, "--out", tmp_path / "run"]
+    code, text, err = fc7(*command, "--json")
+    assert code == 0, err
+    assert [job["job"] for job in json.loads(text)["jobs"]] == ["invert-conv3", "invert-fc7"]
+    run = open_store(tmp_path / "run")
+    source = open_source("shapes:1:0")
+    image = source.decode(source.read(0)).permute(1, 2, 0).numpy()
+    Image.fromarray(image).save(tmp_path / "zero.png")
+    command = ["invert", tmp_path / "zero.png", *few, "--out", tmp_path / "depth.png"]
+    code, text, err = fc7(*command, "--json")
+    assert code == 0, err
+    for found in json.loads(text)["layers"]:
+        stored = float(run[f"invert-{found['layer']}.error"][0])
+        assert found["error"] == pytest.approx(stored, rel=1e-4)
+    assert Image.open(tmp_path / "depth.png").size > (1000, 300)
+    code, text, err = fc7(*command)
+    assert (code, text) == (0, "")
+    assert "fc7 " in err
 
 
 def test_guided_draws_patches_beside_their_gradients(

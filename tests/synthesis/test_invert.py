@@ -23,7 +23,7 @@ from fc7.engine.synthesis.leaky import Leaky
 
 SIZE = (13, 17)
 MEAN, STD = (0.4, 0.5, 0.3), (0.2, 0.3, 0.25)
-FEW = InvertOptions(evaluations=18, batch_rows=4)
+FEW = InvertOptions(evaluations=18, starts=1, batch_rows=4)
 
 
 def network_of(model: nn.Module, size: tuple[int, int] = SIZE) -> Network:
@@ -90,7 +90,7 @@ def test_what_is_minimised_and_said_is_the_paper_s(layer: str, optimiser: str) -
 def test_without_penalties_an_image_comes_back_from_a_layer_that_keeps_all() -> None:
     torch.manual_seed(0)
     network, x0 = network_of(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())), pictures(2)
-    found = invert_images(network, x0, "0", InvertOptions(120, variation=0, colours=0))
+    found = invert_images(network, x0, "0", InvertOptions(120, 1, variation=0, colours=0))
     assert found.errors.max() < 0.03
     assert found.pixel_errors.max() < 0.05
 
@@ -98,7 +98,7 @@ def test_without_penalties_an_image_comes_back_from_a_layer_that_keeps_all() -> 
 def test_the_deeper_the_less_of_the_pixels() -> None:
     network = load_model("tiny-cifar10", device="cpu")
     x0 = pictures(2, (32, 32))
-    options = InvertOptions(evaluations=60, batch_rows=2)
+    options = InvertOptions(evaluations=60, starts=1, batch_rows=2)
     found = {
         layer: invert_images(network, x0, layer, options) for layer in ("conv1", "conv4", "fc7")
     }
@@ -201,7 +201,7 @@ def test_layers_and_weights_that_are_not_there() -> None:
 def test_a_data_set_goes_on_after_a_stop_and_other_layers_join(tmp_path: Path) -> None:
     network = load_model("tiny-shapes", device="cpu")
     data, out = "shapes:5:0", tmp_path / "run"
-    options = InvertJobOptions(evaluations=8, batch_rows=2, part_rows=3)
+    options = InvertJobOptions(evaluations=8, starts=2, batch_rows=2, part_rows=3)
     begun = dataclasses.replace(options, parts="1::2")
     invert(data, network, ["conv3"], out, begun)
     run = invert(data, network, ["conv3", "fc7"], out, options)
