@@ -52,7 +52,10 @@ def main() -> int:
         "variation": options.variation,
         "colours": options.colours,
     }
-    command = ["python", "-m", "fc7.bench.inversion", *sys.argv[1:]]
+    # All layers, for each may have been measured by a process of its own.
+    command = ["python", "-m", "fc7.bench.inversion", "--cifar", arguments.cifar]
+    for name in ("images", "starts", "evaluations"):
+        command += [f"--{name}", str(getattr(arguments, name))]
     above = []
     for layer in arguments.layers.split(","):
         begun = time.process_time()
