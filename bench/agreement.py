@@ -16,10 +16,10 @@ import numpy as np
 
 from fc7.bench.record import record
 from fc7.engine.features.neighbors import label_agreement
-from fc7.engine.features.vectors import PIXELS, Vectors, open_vectors
 from fc7.engine.features.workflow import ExtractOptions, extract, index
 from fc7.engine.models import load_model
 from fc7.engine.store import Run
+from fc7.engine.store.vectors import PIXELS, Vectors, open_vectors
 from fc7.indexing import all_neighbors
 
 HELD_OUT, K = 5000, 10

@@ -202,9 +202,9 @@ def finish(made: "Run", network: "Network", sample: int | None, seed: int) -> Pa
     """Do what follows extraction: neighbour graphs, projections, the report."""
     from fc7.engine.cli.console import progress
     from fc7.engine.features.project import METHODS, MIN_ROWS
-    from fc7.engine.features.vectors import PIXELS
-    from fc7.engine.features.workflow import index, project, vector_layers
+    from fc7.engine.features.workflow import index, project
     from fc7.engine.report import write_report
+    from fc7.engine.store.vectors import PIXELS, vector_layers
 
     with progress() as report:
         vectors = vector_layers(made)[-1:]  # none where only maps were asked for

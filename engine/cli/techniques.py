@@ -33,9 +33,9 @@ def index(
     """
     from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.features.search import BuildIndex
-    from fc7.engine.features.workflow import default_vectors
     from fc7.engine.features.workflow import index as build_graph
     from fc7.engine.store import open_store, run_stage
+    from fc7.engine.store.vectors import default_vectors
     from fc7.engine.words import bytes_text
 
     opened = open_store(run)
@@ -75,8 +75,8 @@ def neighbors(
     """
     from fc7.engine.cli.console import emit_json, emit_table
     from fc7.engine.features.search import find_neighbors
-    from fc7.engine.features.workflow import default_vectors
     from fc7.engine.store import open_store
+    from fc7.engine.store.vectors import default_vectors
 
     opened = open_store(run)
     name = layer or default_vectors(opened)
@@ -162,10 +162,10 @@ def project(
     """
     from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.features.project import check_projection
-    from fc7.engine.features.workflow import default_vectors
     from fc7.engine.features.workflow import index as build_graph
     from fc7.engine.features.workflow import project as project_layer
     from fc7.engine.store import open_store
+    from fc7.engine.store.vectors import default_vectors
 
     opened = open_store(run)
     name = layer or default_vectors(opened)

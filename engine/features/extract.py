@@ -21,12 +21,12 @@ from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.data.source import Source
 from fc7.engine.errors import StoreError
-from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
+from fc7.engine.store.vectors import PIXELS
 from fc7.kernels import FastLinear, spatial_max
 
 DEFAULT_BATCH_ROWS = 32

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fc7.engine.errors import StoreError
-from fc7.engine.features.vectors import Vectors, open_vectors
 from fc7.engine.store import Progress, Report, Run
+from fc7.engine.store.vectors import Vectors, open_vectors
 from fc7.indexing import Neighbors, all_neighbors
 
 # t-SNE at perplexity 30 looks at 90 neighbours; UMAP at 15; a person at 10.

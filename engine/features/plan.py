@@ -14,9 +14,9 @@ from fc7.engine.errors import BadImage, LayerError, SourceError
 from fc7.engine.features.extract import Extract, is_map, layer_outputs
 from fc7.engine.features.neighbors import DEFAULT_K
 from fc7.engine.features.patches import DEFAULT_K as DEFAULT_TOP
-from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Network, receptive_field
 from fc7.engine.store import DEFAULT_PART_ROWS
+from fc7.engine.store.vectors import PIXELS
 from fc7.kernels import empty_topk
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 
 from fc7.engine.errors import StoreError
 from fc7.engine.features.neighbors import neighbors_job, read_graph
-from fc7.engine.features.vectors import Vectors, open_vectors
 from fc7.engine.store import Progress, Report, Run
+from fc7.engine.store.vectors import Vectors, open_vectors
 from fc7.indexing import all_neighbors, pca, tsne, umap
 
 Method = Literal["pca", "umap", "tsne"]

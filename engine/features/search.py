@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from fc7.engine.data import decode_image
 from fc7.engine.errors import BadImage, SourceError, StoreError
 from fc7.engine.features.neighbors import neighbors_job
-from fc7.engine.features.vectors import PIXELS, Vectors, open_vectors
 from fc7.engine.store import Job, Run
 from fc7.engine.store.network import network_of
+from fc7.engine.store.vectors import PIXELS, Vectors, open_vectors
 from fc7.indexing import Index, IndexPlan, Neighbors, build_index, choose_index, open_index
 from fc7.indexing.plan import plan_index
 from fc7.kernels import spatial_max

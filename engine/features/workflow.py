@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fc7.engine.data import Source, open_source
-from fc7.engine.errors import StoreError
 from fc7.engine.features import patches
 from fc7.engine.features.extract import DEFAULT_BATCH_ROWS, Extract
 from fc7.engine.features.neighbors import DEFAULT_K as DEFAULT_NEIGHBORS
 from fc7.engine.features.neighbors import AllNeighbors
 from fc7.engine.features.patches import TopPatches
 from fc7.engine.features.project import Projection
-from fc7.engine.features.vectors import PIXELS
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import (
     DEFAULT_PART_ROWS,
@@ -32,6 +30,7 @@ from fc7.engine.store import (
     run_stage,
 )
 from fc7.engine.store.network import check_network
+from fc7.engine.store.vectors import PIXELS
 
 
 @dataclass(frozen=True)
@@ -143,36 +142,6 @@ def project(
 ) -> Job:
     """Project one layer to 2 or 3 dimensions; see `Projection`."""
     return run_stage(run, Projection(run, layer, method, dimensions, sample, seed, report))
-
-
-def vector_layers(run: Run) -> list[str]:
-    """Return the run's layers with one vector a row, the one to seek neighbours in last.
-
-    That is the deepest before the logits: fc7, or the pooled features of a residual network.
-    """
-    vectors = {
-        output.name: output.attributes
-        for job in run.outputs().values()
-        for output in job.outputs.values()
-        if output.name == output.attributes.get("layer") != PIXELS and len(output.shape) == 1
-    }
-    after = {name: about["layers_after"] for name, about in vectors.items()}
-    return sorted(vectors, key=lambda name: (after[name] > 0, -after[name]))
-
-
-def default_vectors(run: Run) -> str:
-    """Return the vector layer of a run that neighbours are sought in; see `vector_layers`.
-
-    Raises:
-        StoreError: it has none.
-    """
-    layers = vector_layers(run)
-    if not layers:
-        raise StoreError(
-            f"{run.folder} holds no vectors; extract a layer such as fc7 or avgpool, or name an "
-            "output such as conv5.max"
-        )
-    return layers[-1]
 
 
 def _share_out(run: Run, wanted: Sequence[str]) -> dict[str, list[str]]:

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.features.neighbors import label_agreement, neighbors_job
-from fc7.engine.features.vectors import PIXELS
-from fc7.engine.features.workflow import vector_layers
 from fc7.engine.report.maps import varied_rows
 from fc7.engine.report.markup import Markup, element, join
 from fc7.engine.report.pictures import image, webp
 from fc7.engine.report.section import Detail, Section, missing, too_small
 from fc7.engine.report.subject import Subject
+from fc7.engine.store.vectors import PIXELS, vector_layers
 from fc7.engine.words import number, share
 
 _ANCHOR, _TITLE = "neighbours", "Nearest neighbours"

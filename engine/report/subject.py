@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.errors import Fc7Error
-from fc7.engine.features.vectors import PIXELS
 from fc7.engine.store import Job, Run
 from fc7.engine.store.run import SourceLike
+from fc7.engine.store.vectors import PIXELS
 
 if TYPE_CHECKING:
     from fc7.engine.data import Source

@@ -20,12 +20,12 @@ from fc7.engine.features.workflow import (
     extract_with_summaries,
     index,
     project,
-    vector_layers,
 )
 from fc7.engine.models import Network, load_model
 from fc7.engine.store import Run, open_store, run_fold
 from fc7.engine.store.network import network_of
 from fc7.engine.store.patches import read_patches
+from fc7.engine.store.vectors import vector_layers
 
 LAYERS = ["conv1", "conv3", "conv5", "fc6", "fc7"]
 EXACT = ExtractOptions(dtype="float32", part_rows=7, batch_rows=3)

@@ -17,10 +17,10 @@ import pytest
 from toy import Numbers, Powers, Texts, Total, text
 
 from fc7.engine.errors import StoreError
-from fc7.engine.features.vectors import open_vectors
 from fc7.engine.report.speed import sizes_by_output
 from fc7.engine.store import Output, PartedBytes, Run, open_store, run_fold, run_map, verify
 from fc7.engine.store.part import Part, PartWriter, is_committed
+from fc7.engine.store.vectors import open_vectors
 
 COUNT, PART_ROWS = 23, 5
 WHOLE = np.array([text(row) for row in range(COUNT)], dtype=object)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.errors import StoreError
-from fc7.engine.store import PartedArray, Run
+from fc7.engine.store.array import PartedArray
+from fc7.engine.store.run import Run
 
 PIXELS = "pixels"
 """The output that holds every image as the network sees it, shrunk: the baseline of neighbours."""
@@ -80,3 +81,33 @@ def open_vectors(run: Run, layer: str, rectify: bool | None = None) -> Vectors:
         attributes = run.outputs()[layer].outputs[layer].attributes
         rectify = bool(attributes.get("rectified", False))
     return Vectors(array, rows, rectify)
+
+
+def vector_layers(run: Run) -> list[str]:
+    """Return the run's layers with one vector a row, the one to seek neighbours in last.
+
+    That is the deepest before the logits: fc7, or the pooled features of a residual network.
+    """
+    vectors = {
+        output.name: output.attributes
+        for job in run.outputs().values()
+        for output in job.outputs.values()
+        if output.name == output.attributes.get("layer") != PIXELS and len(output.shape) == 1
+    }
+    after = {name: about["layers_after"] for name, about in vectors.items()}
+    return sorted(vectors, key=lambda name: (after[name] > 0, -after[name]))
+
+
+def default_vectors(run: Run) -> str:
+    """Return the vector layer of a run that neighbours are sought in; see `vector_layers`.
+
+    Raises:
+        StoreError: it has none.
+    """
+    layers = vector_layers(run)
+    if not layers:
+        raise StoreError(
+            f"{run.folder} holds no vectors; extract a layer such as fc7 or avgpool, or name an "
+            "output such as conv5.max"
+        )
+    return layers[-1]
