@@ -14,6 +14,7 @@ from fc7.indexing.errors import IndexingError
 
 if TYPE_CHECKING:
     from fc7.indexing.base import Index
+    from fc7.indexing.clusters import Clusters, kmeans, silhouette
     from fc7.indexing.exact import Neighbors
     from fc7.indexing.faiss_backend import backend
     from fc7.indexing.index import build_index, open_index
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # No module bears the name of a function: importing it would hide the function.
 _HOMES = {
+    "Clusters": "clusters",
     "Cost": "memory",
     "Index": "base",
     "IndexPlan": "plan",
@@ -46,11 +48,13 @@ _HOMES = {
     "build_index": "index",
     "choose_index": "plan",
     "index_cost": "memory",
+    "kmeans": "clusters",
     "neighbors_cost": "memory",
     "open_index": "index",
     "pca": "principal",
     "pca_cost": "memory",
     "search_direction": "patches",
+    "silhouette": "clusters",
     "similar_patches": "patches",
     "tsne": "tsne_layout",
     "tsne_cost": "memory",
@@ -59,6 +63,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Clusters",
     "Cost",
     "Index",
     "IndexPlan",
@@ -72,11 +77,13 @@ __all__ = [
     "build_index",
     "choose_index",
     "index_cost",
+    "kmeans",
     "neighbors_cost",
     "open_index",
     "pca",
     "pca_cost",
     "search_direction",
+    "silhouette",
     "similar_patches",
     "tsne",
     "tsne_cost",
