@@ -17,6 +17,7 @@ from fc7.engine.models import Network
 from fc7.engine.synthesis.terms import (
     LOGITS,
     ActivationNorm,
+    AnyOf,
     Channel,
     Direction,
     FeatureMatch,
@@ -139,6 +140,11 @@ def neuron(layer: str, unit: int, row: int | None = None, column: int | None = N
 def class_logit(unit: int) -> Objective:
     """Ask for the logit of a class (Simonyan et al. 2014)."""
     return _alone(Logit(LOGITS, unit))
+
+
+def any_class(units: Sequence[int]) -> Objective:
+    """Ask for one of several classes, whichever: for the logit they would have as one class."""
+    return _alone(AnyOf(LOGITS, tuple(units)))
 
 
 def log_probability(unit: int) -> Objective:

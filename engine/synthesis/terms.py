@@ -11,6 +11,7 @@ from torch import Tensor
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.targets import class_count
+from fc7.engine.synthesis.rows import each_row
 
 LOGITS = None
 """In place of a layer's name: what the network answers."""
@@ -145,6 +146,50 @@ class LogProbability(_Unit):
         """See `Term.scorer`."""
         units = _numbers([term.unit for term in terms], device)
         return lambda logits: _own(logits.log_softmax(1), units)
+
+
+@dataclass(frozen=True)
+class AnyOf(Term):
+    """The logarithm of a sum of exponentials of several classes' logits.
+
+    It is the logit that the classes would have as one: a softmax over such logits gives each union
+    of classes the sum of its members' probabilities. Of one class it is the logit itself.
+
+    Attributes:
+        units: the classes, each once.
+    """
+
+    units: tuple[int, ...]
+
+    def check(self, network: Network) -> None:
+        """See `Term.check`."""
+        super().check(network)
+        count = class_count_of(network)
+        if not self.units or len(set(self.units)) < len(self.units):
+            raise OptionError(f"classes {self.units} make no union; name at least one, each once")
+        for unit in self.units:
+            if not 0 <= unit < count:
+                raise OptionError(
+                    f"unit {unit} is none of the {count} classes of {network.name}: name one from "
+                    f"0 to {count - 1}"
+                )
+
+    @classmethod
+    def scorer(cls, terms: Sequence[Self], device: torch.device) -> Callable[[Tensor], Tensor]:
+        """See `Term.scorer`."""
+        rows = _numbers([row for row, term in enumerate(terms) for _ in term.units], device)
+        units = _numbers([unit for term in terms for unit in term.units], device)
+
+        def score(logits: Tensor) -> Tensor:
+            others = torch.ones_like(logits, dtype=torch.bool)
+            others[rows, units] = False
+            return each_row(_log_sum_exp, logits, others)
+
+        return score
+
+
+def _log_sum_exp(logits: Tensor, left_out: Tensor) -> Tensor:
+    return logits.masked_fill(left_out, -torch.inf).logsumexp(1)
 
 
 class ActivationNorm(Term):

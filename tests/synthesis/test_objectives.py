@@ -15,6 +15,7 @@ from fc7.engine.synthesis.objectives import (
     Batch,
     Objective,
     activation_norm,
+    any_class,
     channel,
     class_logit,
     direction,
@@ -88,6 +89,11 @@ FORMULAS: dict[str, tuple[str | None, Callable[..., Objective], Callable[..., An
         lambda u: lambda z: z[u] - torch.cat([z[:u], z[u + 1 :]]).max(),
     ),
     "probability": (None, log_probability, lambda u: lambda z: z.log_softmax(0)[u]),
+    "any of classes": (
+        None,
+        lambda u: any_class([u, *range(u + 3, u + 6)][: 1 + u % 4]),
+        lambda u: lambda z: z[[u, *range(u + 3, u + 6)][: 1 + u % 4]].exp().sum().log(),
+    ),
     "norm": ("conv5", lambda _: activation_norm("conv5"), lambda _: lambda a: (a * a).sum() / 2),
 }
 
@@ -167,6 +173,20 @@ def test_a_row_is_bit_identical_anywhere_in_any_company(network: Network) -> Non
     assert torch.equal(among.gradients[2], whole.gradients[4])
 
 
+def test_a_union_of_classes_has_the_sum_of_their_probabilities(network: Network) -> None:
+    """Four unions of four classes, as if the network had been asked for four classes."""
+    x, unions = images(2), [range(first, first + 4) for first in (0, 4, 8, 12)]
+    probabilities = network(x).double().softmax(1).reshape(2, 4, 4).sum(2)
+    logits = torch.stack(
+        [evaluate(network, x, [any_class(union)] * 2).scores for union in unions], 1
+    )
+    torch.testing.assert_close(logits.double().softmax(1), probabilities, rtol=1e-5, atol=1e-7)
+    one = evaluate(network, x, [any_class([5])] * 2)
+    plain = evaluate(network, x, [class_logit(5)] * 2)
+    assert torch.equal(one.scores, plain.scores)
+    assert torch.equal(one.gradients, plain.gradients)
+
+
 def test_another_size_than_the_network_s_own() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2))
     pooled = nn.Sequential(model, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -190,6 +210,9 @@ def test_another_size_than_the_network_s_own() -> None:
         (neuron("fc7", 0), OptionError, "no rows and columns"),
         (class_logit(16), OptionError, "classes of tiny-shapes"),
         (class_logit(-1), OptionError, "name one from 0 to 15"),
+        (any_class([3, 16]), OptionError, "unit 16 is none of the 16 classes"),
+        (any_class([]), OptionError, "make no union"),
+        (any_class([3, 3]), OptionError, "each once"),
         (direction("conv3", torch.zeros(2)), OptionError, "needs features"),
         (feature_match("fc7", torch.zeros(2)), OptionError, "needs features"),
     ],
