@@ -20,7 +20,8 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
         spec: a folder (`photos/`), one tar or Parquet file or a glob of them (`'data/*.tar'`), a
             text file of paths (`list.txt`), or `shapes:N:SEED`, the built-in images. See the
             modules folder, tar, parquet and paths for the layouts and the order of rows. Of a run
-            of images that were made it is `targets:LAYER:UNITS:STARTS`, which see.
+            of images that were made it is `targets:LAYER:UNITS:STARTS`, or
+            `facets:LAYER:UNITSxCOUNT`; see the modules targets and facet_targets.
         max_pixels: images with more pixels become bad rows, "too-large".
 
     Raises:
@@ -36,6 +37,10 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
         from fc7.engine.data.targets import open_targets
 
         return open_targets(spec)
+    if spec.startswith("facets:"):
+        from fc7.engine.data.facet_targets import open_facets
+
+        return open_facets(spec)
     path = os.path.expanduser(spec)
     if os.path.isdir(path):
         from fc7.engine.data.folder import open_folder

@@ -12,12 +12,11 @@ run["classes.probability"]   (N,) float32, likewise: of its class
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fc7.engine.data.targets import TargetsSource
 from fc7.engine.errors import OptionError
@@ -26,14 +25,12 @@ from fc7.engine.store import Arrays, Output, Report
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
-from fc7.engine.synthesis.evaluation import Evaluator
-from fc7.engine.synthesis.objectives import Batch, Objective, channel, class_logit, neuron
+from fc7.engine.synthesis.judging import STATUSES, Judge, as_stored, course
+from fc7.engine.synthesis.objectives import Objective, channel, class_logit, neuron
 from fc7.engine.synthesis.presets import DEFAULT, recipe
-from fc7.engine.synthesis.queue import AscentQueue, Made, Status, Task
-from fc7.engine.synthesis.terms import LOGITS
+from fc7.engine.synthesis.queue import AscentQueue, Made, Task
 
 TECHNIQUE = "classes"
-STATUSES: tuple[str, ...] = get_args(Status)
 PART_ROWS = 16
 """Rows committed together, in a new run: a stop loses at most so many images."""
 
@@ -116,9 +113,7 @@ class ClassImages:
         form = self._objective(source.units[0])
         batch = min(options.batch_rows, options.part_rows, len(source))
         self._queue = AscentQueue(network, form, self._recipe, batch, self._size)
-        self._judge = Evaluator(
-            network, form.layers, size=self._size, together=self._queue.together
-        )
+        self._judge = Judge(network, form, self._size, self._queue.together)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -184,37 +179,16 @@ class ClassImages:
         return neuron(layer, unit) if self._options.neurons else channel(layer, unit)
 
     def _arrays(self, group: list[Made]) -> Arrays:
-        images = torch.stack([made.image for made in group]).mul(255).round().byte()
+        images = as_stored(group)
         units = [self._source.target(made.row).unit for made in group]
-        scores, logits = self._judged(images.float() / 255, units)
-        curves = np.full((len(group), self._recipe.steps), np.nan, dtype=np.float32)
-        for curve, made in zip(curves, group, strict=True):
-            curve[: len(made.curve)] = made.curve.numpy()
-        found: dict[str, NDArray[Any]] = {
-            "curve": curves,
-            "score": scores.numpy(),
-            "steps": np.array([len(made.curve) for made in group], dtype=np.int64),
-            "status": np.array([STATUSES.index(made.status) for made in group], dtype=np.uint8),
-        }
+        scores, logits = self._judge(images.float() / 255, [self._objective(u) for u in units])
+        found = {**course(group, self._recipe.steps), "score": scores.numpy()}
         if logits is not None:
             probabilities = logits.double().softmax(1)
             found["predicted"] = logits.argmax(1).numpy()
             found["probability"] = probabilities[torch.arange(len(units)), units].float().numpy()
         named = {f"{self.name}.{column}": array for column, array in found.items()}
         return {self.name: images.numpy(), **named}
-
-    def _judged(self, images: Tensor, units: list[int]) -> tuple[Tensor, Tensor | None]:
-        """Return the objective of finished images, (n,), and of classes the logits, on the CPU."""
-        count, together = len(images), self._queue.together
-        # As many as always go together, so that a row's numbers do not hang on its company.
-        padded = torch.cat([images, images[:1].expand(-count % together, -1, -1, -1)])
-        outputs = self._judge.outputs(padded)
-        objectives = [self._objective(unit) for unit in units]
-        objectives += objectives[:1] * (len(padded) - count)
-        batch = Batch(objectives, self._network.device)
-        scores = batch(outputs, slice(0, len(padded)))[:count].cpu()
-        logits = outputs.get(LOGITS)
-        return scores, None if logits is None else logits[:count].cpu()
 
 
 def seed_of(seed: int, layer: str | None, unit: int, start: int) -> int:

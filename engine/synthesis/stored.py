@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from fc7.engine.data.targets import CLASS
 from fc7.engine.store import Run
 from fc7.engine.store.stored import StoredMaps, stored_maps
-from fc7.engine.synthesis.classes import STATUSES, TECHNIQUE
+from fc7.engine.synthesis.classes import TECHNIQUE
+from fc7.engine.synthesis.judging import STATUSES
 
 
 @dataclass(frozen=True)
