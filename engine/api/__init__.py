@@ -18,6 +18,7 @@
     fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
     fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
     fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
+    fc7.facets(run, "facets/", [3])     # the kinds of image that excite class 3: run["facets"]
     fc7.open_store("run/")              # later, without torch
 
 Names are imported when first used, so `import fc7` costs nothing.
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from fc7.engine.synthesis.classes import ClassesOptions
     from fc7.engine.synthesis.dream import DreamOptions, dream_images
     from fc7.engine.synthesis.dream_options import DreamJobOptions
+    from fc7.engine.synthesis.facet_workflow import facets
+    from fc7.engine.synthesis.facets import FacetsOptions
     from fc7.engine.synthesis.fool import fool_images
     from fc7.engine.synthesis.fool_job import FoolOptions
     from fc7.engine.synthesis.fool_workflow import fool
@@ -65,6 +68,7 @@ _HOMES = {
     "DreamJobOptions": "fc7.engine.synthesis.dream_options",
     "DreamOptions": "fc7.engine.synthesis.dream",
     "ExtractOptions": "fc7.engine.features.workflow",
+    "FacetsOptions": "fc7.engine.synthesis.facets",
     "Fc7Error": "fc7.engine.errors",
     "FineTuneOptions": "fc7.engine.attribution.pruning.training",
     "FoolOptions": "fc7.engine.synthesis.fool_job",
@@ -81,6 +85,7 @@ _HOMES = {
     "dream_images": "fc7.engine.synthesis.dream",
     "dream_zoom": "fc7.engine.synthesis.zoom",
     "extract": "fc7.engine.features.workflow",
+    "facets": "fc7.engine.synthesis.facet_workflow",
     "find_neighbors": "fc7.engine.features.search",
     "fool": "fc7.engine.synthesis.fool_workflow",
     "fool_images": "fc7.engine.synthesis.fool",
@@ -112,6 +117,7 @@ __all__ = [
     "DreamJobOptions",
     "DreamOptions",
     "ExtractOptions",
+    "FacetsOptions",
     "Fc7Error",
     "FineTuneOptions",
     "FoolOptions",
@@ -128,6 +134,7 @@ __all__ = [
     "dream_images",
     "dream_zoom",
     "extract",
+    "facets",
     "find_neighbors",
     "fool",
     "fool_images",

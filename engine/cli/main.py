@@ -15,6 +15,7 @@ from fc7.engine.cli import (
     attribution,
     classes,
     dream,
+    facets,
     fool,
     gradients,
     inspect,
@@ -63,6 +64,7 @@ classes.register(app)
 fool.register(app)
 dream.register(app)
 invert.register(app)
+facets.register(app)
 inspect.register(app)
 
 

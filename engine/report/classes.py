@@ -63,13 +63,13 @@ def _card(subject: Subject, stored: StoredClasses, row: int, unit: int) -> Marku
         element("b", name),
         " ",
         element("span", says(stored, row), class_="value"),
-        _ascent(stored.curve(row)),
+        ascent(stored.curve(row)),
     )
     made = image(webp(picture), f"made to excite {name}", class_=crisp)
     return element("figure", made, caption, class_="painting")
 
 
-def _ascent(curve: NDArray[np.float32]) -> Markup | None:
+def ascent(curve: NDArray[np.float32]) -> Markup | None:
     """Draw a curve of scores over steps as a small line."""
     finite = curve[np.isfinite(curve)]
     if len(finite) < 2 or float(np.ptp(finite)) == 0:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fc7.engine.report.bad_rows import bad_rows
 from fc7.engine.report.classes import class_images
 from fc7.engine.report.dream import dreams
+from fc7.engine.report.facets import facet_images
 from fc7.engine.report.filters import filters
 from fc7.engine.report.fool import fool
 from fc7.engine.report.gradients import gradients
@@ -102,6 +103,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
         before = [
             first,
             class_images(subject, detail),
+            facet_images(subject, detail),
             maps(subject, detail),
             maximal(subject, detail),
             guided(subject, detail),
