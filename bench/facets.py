@@ -16,6 +16,7 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     network = load_model("tiny-shapes", device="cpu")
-    spec, ways = f"shapes:{arguments.rows}:{arguments.data_seed}", {}
+    spec = f"shapes:{arguments.rows}:{arguments.data_seed}"
+    usual, ways = FacetsOptions(steps=arguments.steps, seed=arguments.seed), dict[str, Any]()
     with tempfile.TemporaryDirectory(prefix="fc7-") as folder:
         run = extract(spec, network, ["fc7"], Path(folder) / "run", ExtractOptions(top_k=0))
-        for name, changed in (
-            ("facets", {}),
-            ("facets, not kept to their kind (the paper's way)", {"pull": 0.0}),
-            ("facets from one image, not kept to their kind", {"pull": 0.0, "nearest": 1}),
+        for name, options in (
+            ("facets", usual),
+            ("facets, not kept to their kind (the paper's way)", replace(usual, pull=0.0)),
+            (
+                "facets from one image, not kept to their kind",
+                replace(usual, pull=0.0, nearest=1),
+            ),
         ):
-            options = FacetsOptions(steps=arguments.steps, seed=arguments.seed, **changed)
             plan, predicted = made(run, network, options, Path(folder) / f"made-{len(ways)}")
             ways[name] = recall(plan, predicted)
-            if not changed:
+            if options is usual:
                 first = plan
     noise = of_noise(network, first, arguments.steps, arguments.seed)
     ways["noise, the same objective without facets"] = recall(first, noise)

@@ -121,19 +121,19 @@ def _lloyd(points: Float64, centroids: Float64) -> Clusters:
 
 def _filled(squares: Float64) -> Int64:
     """Return each point's nearest centroid; one that is nobody's takes the point furthest off."""
-    labels = squares.argmin(1)
+    labels: Int64 = squares.argmin(1).astype(np.int64)
     sizes = np.bincount(labels, minlength=squares.shape[1])
     for empty in np.flatnonzero(sizes == 0):
         off = np.where(sizes[labels] > 1, squares[np.arange(len(labels)), labels], -1.0)
         taken = int(off.argmax())
         sizes[labels[taken]] -= 1
         labels[taken], sizes[empty] = empty, 1
-    return labels.astype(np.int64)
+    return labels
 
 
 def _ordered(clusters: Clusters) -> Clusters:
     count = len(clusters.centroids)
-    first = [int(np.flatnonzero(clusters.labels == each)[0]) for each in range(count)]
+    first = np.array([np.flatnonzero(clusters.labels == each)[0] for each in range(count)])
     order = np.lexsort((first, -clusters.sizes))
     place = np.empty(count, dtype=np.int64)
     place[order] = np.arange(count)
