@@ -58,6 +58,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("attribution", ("-m", "fc7.bench.attribution"), no_captum),
         Benchmark("attribution_quality", ("-m", "fc7.bench.attribution_quality")),
         Benchmark("fool", ("-m", "fc7.bench.fool"), no_foolbox),
+        Benchmark("facets", ("-m", "fc7.bench.facets")),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark("lbfgs", ("-m", "fc7.bench.lbfgs")),
         Benchmark("inversion", ("-m", "fc7.bench.inversion", "--cifar", str(cifar)), no_cifar),

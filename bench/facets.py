@@ -122,3 +122,7 @@ def main() -> int:
     command = ["python", "-m", "fc7.bench.facets", *sys.argv[1:]]
     print(record("facets", results, shlex.join(command)))
     return int(ways["facets"]["mean"] < 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

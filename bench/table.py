@@ -199,6 +199,13 @@ def fool_rows(results: Results) -> list[Row]:
              "1 x at most"),
         ]  # fmt: skip
     return rows
+def facet_rows(results: Results) -> list[Row]:
+    """Return the rows of a class's known kinds that images show, and of what knows no facets."""
+    what = "known kinds of a class that its images show (recall, 4 classes of 4 kinds)"
+    return [
+        (f"{what}: {way}", f"{found['mean']:.2f}", "1.00" if way == "facets" else "")
+        for way, found in results["recall"].items()
+    ]
 
 
 def pruning_rows(results: Results) -> list[Row]:
@@ -260,6 +267,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "attribution_quality": quality_rows,
     "fool": fool_rows,
     "segmentation": segmentation_rows,
+    "facets": facet_rows,
     "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,
 }

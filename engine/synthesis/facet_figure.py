@@ -28,9 +28,14 @@ def facet_figure(stored: StoredFacets, network: Network) -> Image.Image:
     if count > MOST_LINES:
         raise OptionError(f"{count} facets are too many for one sheet; name a folder for --out")
     source = stored.images()
+    targets = stored.targets()
+    several = len({target.units for target in targets}) > 1
     tiles, columns = [], 2 + (SHOWN if source is not None else 0)
     for row in range(count):
-        line = list(_line(stored, network, source, row))
+        name = f"facet {targets[row].facet}"
+        if several:
+            name = f"{name_of(targets[row], network)}, {targets[row].facet}"
+        line = list(_line(stored, network, source, row, name))
         blank = Tile(np.full_like(line[0].picture, 255), "")
         tiles += line + [blank] * (columns - len(line))
     title = f"{network.name}: {what(stored)}"
@@ -81,18 +86,16 @@ def how(stored: StoredFacets) -> str:
     """Say how the images were made."""
     asked = stored.about
     steps = sum(stage["steps"] for stage in asked["stages"])
-    pull = f"pulled apart by {asked['pull']:g}" if asked["pull"] else "not pulled apart"
+    kept = "kept" if asked["pull"] else "not kept"
     return (
         f"{asked['by']} of {asked['source']['spec']} in clusters, {steps} steps from means of "
-        f"{asked['nearest']}, {pull}, seed {asked['seed']}"
+        f"{asked['nearest']}, {kept} to their kind, seed {asked['seed']}"
     )
 
 
 def _line(
-    stored: StoredFacets, network: Network, source: Source | None, row: int
+    stored: StoredFacets, network: Network, source: Source | None, row: int, name: str
 ) -> Iterator[Tile]:
-    target = stored.targets()[row]
-    name = f"{target.facet}: {name_of(target, network)}"
     yield Tile(stored.picture(row), name, says(stored, network, row))
     members = plural(int(stored.value("members", row)), "row")
     yield Tile(stored.start(row), "began as the mean", members)
