@@ -104,7 +104,7 @@ def main() -> int:
             plan, predicted = made(run, network, options, Path(folder) / f"made-{len(ways)}")
             ways[name] = recall(plan, predicted)
             if options is usual:
-                first = plan
+                first, pure = plan, purity(plan, run.labels)
     noise = of_noise(network, first, arguments.steps, arguments.seed)
     ways["noise, the same objective without facets"] = recall(first, noise)
     for name, found in ways.items():
@@ -116,7 +116,7 @@ def main() -> int:
         "seed": arguments.seed,
         "options": {"pull": PULL, "nearest": NEAREST, "steps": arguments.steps or STEPS},
         "facets": [len(kinds) for kinds in first.facets],
-        "purity": purity(first, run.labels),
+        "purity": pure,
         "recall": ways,
     }
     command = ["python", "-m", "fc7.bench.facets", *sys.argv[1:]]

@@ -35,6 +35,9 @@ LEAST_BYTES = 400_000
 # Of the page, the part that sections with a fixed number of pictures may take; the rest is the
 # scatter plot's, which fills what it is given.
 _FIXED_SHARE = 0.6
+# What is shown of rows that were no images before: by the kind of their source. Of a data set,
+# nobody expects it.
+_MADE = {"targets": class_images, "facets": facet_images}
 
 
 def write_report(
@@ -99,11 +102,12 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
     """Return the page with as much detail as its bytes allow."""
     after = [speed(subject), bad_rows(subject), provenance(subject)]
     first = filters(subject)
+    kind = subject.run.meta["source"]["kind"]
+    made = [make for of, make in _MADE.items() if of == kind]
     while True:
         before = [
             first,
-            class_images(subject, detail),
-            facet_images(subject, detail),
+            *(make(subject, detail) for make in made),
             maps(subject, detail),
             maximal(subject, detail),
             guided(subject, detail),
