@@ -199,6 +199,8 @@ def fool_rows(results: Results) -> list[Row]:
              "1 x at most"),
         ]  # fmt: skip
     return rows
+
+
 def facet_rows(results: Results) -> list[Row]:
     """Return the rows of a class's known kinds that images show, and of what knows no facets."""
     what = "known kinds of a class that its images show (recall, 4 classes of 4 kinds)"
