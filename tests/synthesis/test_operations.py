@@ -89,8 +89,13 @@ def masked(g: Image, weight: Callable[[float, float], float]) -> Image:
     return found
 
 
+NAMES_OF_IMAGES, NAMES_OF_GRADIENTS = (
+    [repr(operation)[:40] for operation, _ in cases] for cases in (ON_IMAGES, ON_GRADIENTS)
+)
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("operation", "formula"), ON_IMAGES, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("operation", "formula"), ON_IMAGES, ids=NAMES_OF_IMAGES)
 def test_operations_on_images_are_their_formulas(
     operation: ImageOperation, formula: Callable[[Image, Image], Image], size: tuple[int, int]
 ) -> None:
@@ -104,7 +109,7 @@ def test_operations_on_images_are_their_formulas(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("operation", "formula"), ON_GRADIENTS, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("operation", "formula"), ON_GRADIENTS, ids=NAMES_OF_GRADIENTS)
 def test_operations_on_gradients_are_their_formulas(
     operation: GradientOperation, formula: Callable[[Image], Image], size: tuple[int, int]
 ) -> None:
