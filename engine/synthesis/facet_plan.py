@@ -1,6 +1,6 @@
 """Which facets a class or a unit has: clusters of the rows that excite it.
 
-Nguyen, Yosinski and Clune, 2016, arXiv:1602.03616, algorithm 1, project the rows' fc7 by PCA to 50
+Nguyen, Yosinski and Clune, 2016, arXiv:1602.03616, project the rows' fc7 by PCA to 50
 dimensions and by t-SNE to 2, take k-means of k = 10, and begin each facet with the mean of the 15
 images that are nearest to its centroid. Here k-means is of the principal components themselves:
 t-SNE's distances between groups mean little. k may be chosen by the silhouette of the clusters.

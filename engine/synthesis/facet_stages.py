@@ -1,11 +1,12 @@
 """How a facet is drawn from its mean image: from the middle outwards, and smooth.
 
-Nguyen, Yosinski and Clune, 2016, arXiv:1602.03616, section 3: a start that is the mean of images
-of one kind, total variation, and a bias towards the centre, so that one object is drawn and not
-many. Their programs (github.com/Evolving-AI-Lab/mfv) step by the gradient over its mean absolute
-value, clip, and ascend all of the image, then crops near its centre, then the middle alone. Here
-the gradient is weighed by a Gaussian about the centre that widens from stage to stage, until the
-last stage ascends all pixels; shifts take the place of crops.
+Nguyen, Yosinski and Clune, 2016, arXiv:1602.03616: a start that is the mean of images of one kind,
+total variation, and a bias towards the centre, so that one object is drawn and not many. Their
+programs (github.com/Evolving-AI-Lab/mfv) step by the gradient over its mean absolute value, clip,
+denoise after each step, and ascend all of the image, then crops near its centre, then the
+middle alone, and at last all of it for a few steps. Here the gradient is weighed by a Gaussian
+about the centre that widens from stage to stage, until the last stage ascends all pixels; shifts
+take the place of crops, and a penalty that of denoising.
 """
 
 import math
