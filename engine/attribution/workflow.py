@@ -20,10 +20,10 @@ from fc7.engine.attribution.gradient_jobs import (
 )
 from fc7.engine.attribution.occlusion.job import Occlude, OccludeOptions
 from fc7.engine.attribution.segmentation.job import Segment, SegmentOptions
-from fc7.engine.data import Source, open_source
-from fc7.engine.models import Network, load_model
+from fc7.engine.data import Source
+from fc7.engine.models import Network
 from fc7.engine.store import Run, Summary
-from fc7.engine.store.technique import carry_out
+from fc7.engine.store.technique import carry_out, opened
 
 
 def occlude(
@@ -65,7 +65,7 @@ def occlude_with_summary(
         OptionError: an option is out of range, or the class is none of the network's.
     """
     options = options or OccludeOptions()
-    source, network = _opened(data, model)
+    source, network = opened(data, model)
     if not isinstance(model, Network):  # as it was loaded nobody needs it beside its folded twin
         network = network.folded([])
     return carry_out(Occlude(network, source, options), source, network, out, options)
@@ -112,7 +112,7 @@ def saliency_with_summary(
         QuestionError: nothing flows back to the pixels.
     """
     options = options or SaliencyOptions()
-    source, network = _opened(data, model)
+    source, network = opened(data, model)
     return carry_out(saliency_job(network, source, options), source, network, out, options)
 
 
@@ -145,7 +145,7 @@ def guided_with_summary(
         QuestionError: the network has no ReLU for the rule to change.
     """
     options = options or GuidedOptions()
-    source, network = _opened(data, model)
+    source, network = opened(data, model)
     return carry_out(guided_job(network, source, options), source, network, out, options)
 
 
@@ -189,10 +189,5 @@ def segment_with_summary(
         OptionError: an option is out of range, or OpenCV is not installed.
     """
     options = options or SegmentOptions()
-    source, network = _opened(data, model)
+    source, network = opened(data, model)
     return carry_out(Segment(network, source, options), source, network, out, options)
-
-
-def _opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
-    source = data if isinstance(data, Source) else open_source(data)
-    return source, model if isinstance(model, Network) else load_model(model)

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fc7.engine.data import Source, open_source
+from fc7.engine.data import Source
 from fc7.engine.features import patches
 from fc7.engine.features.extract import DEFAULT_BATCH_ROWS, Extract
 from fc7.engine.features.neighbors import DEFAULT_K as DEFAULT_NEIGHBORS
 from fc7.engine.features.neighbors import AllNeighbors
 from fc7.engine.features.patches import TopPatches
 from fc7.engine.features.project import Projection
-from fc7.engine.models import Network, load_model
+from fc7.engine.models import Network
 from fc7.engine.store import (
     DEFAULT_PART_ROWS,
     Job,
@@ -30,6 +30,7 @@ from fc7.engine.store import (
     run_stage,
 )
 from fc7.engine.store.network import check_network
+from fc7.engine.store.technique import opened
 from fc7.engine.store.vectors import PIXELS
 
 
@@ -94,8 +95,7 @@ def extract_with_summaries(
         FingerprintError: the run in `out` has another source, network or options.
     """
     options = options or ExtractOptions()
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    source, network = opened(data, model)
     wanted = list(dict.fromkeys(layers))
     for layer in wanted:  # a wrong name is found before anything is written
         if layer != PIXELS:

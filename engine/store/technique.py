@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from fc7.engine.models import Network
+from fc7.engine.data import Source, open_source
+from fc7.engine.models import Network, load_model
 from fc7.engine.store.job import Map
 from fc7.engine.store.naming import name_in
 from fc7.engine.store.network import check_network
@@ -39,6 +40,12 @@ class Pace(Protocol):
     @property
     def report(self) -> Report | None:
         """What is called after each batch."""
+
+
+def opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Network]:
+    """Return a source and a network, opened or loaded where they are only named."""
+    source = data if isinstance(data, Source) else open_source(data)
+    return source, model if isinstance(model, Network) else load_model(model)
 
 
 def carry_out(

@@ -6,10 +6,10 @@ run["fool"]                                     (N, 3, H, W), what to add to wha
 
 from pathlib import Path
 
-from fc7.engine.data import Source, open_source
-from fc7.engine.models import Network, load_model
+from fc7.engine.data import Source
+from fc7.engine.models import Network
 from fc7.engine.store import Run, Summary
-from fc7.engine.store.technique import carry_out
+from fc7.engine.store.technique import carry_out, opened
 from fc7.engine.synthesis.fool_job import Fool, FoolOptions
 
 
@@ -54,6 +54,5 @@ def fool_with_summary(
         QuestionError: nothing flows back to the pixels.
     """
     options = options or FoolOptions()
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    source, network = opened(data, model)
     return carry_out(Fool(network, source, options), source, network, out, options)

@@ -20,16 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fc7.engine.data import Source, open_source
+from fc7.engine.data import Source
 from fc7.engine.data.batches import as_floats, batches, read_ahead
 from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
-from fc7.engine.models import Network, load_model
+from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report, Run, Summary
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
-from fc7.engine.store.technique import carry_out
+from fc7.engine.store.technique import carry_out, opened
 from fc7.engine.synthesis.invert import Inversions, Inverter, InvertOptions
 
 TECHNIQUE = "invert"
@@ -194,8 +194,7 @@ def invert_with_summaries(
         QuestionError: nothing flows back to the pixels, or a layer's answer is not finite.
     """
     options = options or InvertJobOptions()
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    source, network = opened(data, model)
     if not layers:
         raise OptionError("from which layer? name one, such as conv5")
     jobs = [Invert(network, source, layer, options) for layer in layers]

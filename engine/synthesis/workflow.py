@@ -10,13 +10,13 @@ run["dream"]                                    (N,), each a PNG file
 from collections.abc import Sequence
 from pathlib import Path
 
-from fc7.engine.data import Source, open_source
+from fc7.engine.data import Source
 from fc7.engine.data.targets import TargetsSource
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network, load_model
 from fc7.engine.models.targets import class_number
 from fc7.engine.store import Run, Summary
-from fc7.engine.store.technique import carry_out
+from fc7.engine.store.technique import carry_out, opened
 from fc7.engine.synthesis.classes import ClassesOptions, ClassImages
 from fc7.engine.synthesis.dream_job import Dream
 from fc7.engine.synthesis.dream_options import DreamJobOptions
@@ -137,6 +137,5 @@ def dream_with_summary(
             for the layer.
         QuestionError: nothing flows back to the pixels.
     """
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    source, network = opened(data, model)
     return carry_out(Dream(network, source, options), source, network, out, options)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from fc7.engine.attribution.importance.job import ImportanceOptions, MeasureImportance
 from fc7.engine.attribution.importance.means import ImportanceMeans
-from fc7.engine.data import Source, open_source
-from fc7.engine.models import Network, load_model
+from fc7.engine.data import Source
+from fc7.engine.models import Network
 from fc7.engine.store import Run, Summary, run_map
 from fc7.engine.store.network import check_network
+from fc7.engine.store.technique import opened
 
 
 def importance(
@@ -54,8 +55,7 @@ def importance_with_summary(
         ModelError: the network has no convolutions.
     """
     options = options or ImportanceOptions()
-    source = data if isinstance(data, Source) else open_source(data)
-    network = model if isinstance(model, Network) else load_model(model)
+    source, network = opened(data, model)
     job = MeasureImportance(network, source, options)
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)
