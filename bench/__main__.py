@@ -59,6 +59,11 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("attribution_quality", ("-m", "fc7.bench.attribution_quality")),
         Benchmark("fool", ("-m", "fc7.bench.fool"), no_foolbox),
         Benchmark("facets", ("-m", "fc7.bench.facets")),
+        Benchmark("lbfgs", ("-m", "fc7.bench.lbfgs")),
+        Benchmark("inversion", ("-m", "fc7.bench.inversion", "--cifar", str(cifar)), no_cifar),
+        Benchmark(
+            "synthesis", ("-m", "fc7.bench.synthesis", *(("--cifar", cifar) if cifar else ()))
+        ),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark("lbfgs", ("-m", "fc7.bench.lbfgs")),
         Benchmark("inversion", ("-m", "fc7.bench.inversion", "--cifar", str(cifar)), no_cifar),

@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fc7.bench.kernel_report import kernel_rows
+from fc7.bench.synthesis_table import (
+    facet_rows,
+    fool_rows,
+    inversion_rows,
+    lbfgs_rows,
+    synthesis_rows,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -177,39 +184,6 @@ def segmentation_rows(results: Results) -> list[Row]:
     ]
 
 
-def fool_rows(results: Results) -> list[Row]:
-    """Return the rows of adversarial examples, beside Foolbox where it has the same attack."""
-    rows = []
-    for case, facts in results["cases"].items():
-        ours = facts["fc7"]
-        if "ratios" not in facts:
-            what = f"adversarial examples, margin ascent, {facts['rows']} unseen shapes, fooled"
-            size = f"median L2 {ours['median_l2']:.3f}, {ours['median_evaluations']:.0f} gradients"
-            rows.append((what, f"{ours['success']:.1%} ({size})", "100 %"))
-            continue
-        ratios, theirs = facts["ratios"], facts["foolbox"]
-        what = f"adversarial examples, DDN, {case}, {facts['rows']} unseen shapes"
-        rows += [
-            (f"{what}, fooled", f"{ours['success']:.1%} (Foolbox: {theirs['success']:.1%})",
-             "100 %"),
-            (f"{what}, median L2 to Foolbox, {facts['steps']} gradients",
-             f"{ratios['median_l2']:.3f} x ({ours['median_l2']:.3f})", "1.1 x at most"),
-            (f"{what}, CPU-seconds to Foolbox",
-             f"{ratios['cpu_seconds']:.2f} x ({ours['cpu_seconds_an_image']:.2f} CPU-s an image)",
-             "1 x at most"),
-        ]  # fmt: skip
-    return rows
-
-
-def facet_rows(results: Results) -> list[Row]:
-    """Return the rows of a class's known kinds that images show, and of what knows no facets."""
-    what = "known kinds of a class that its images show (recall, 4 classes of 4 kinds)"
-    return [
-        (f"{what}: {way}", f"{found['mean']:.2f}", "1.00" if way == "facets" else "")
-        for way, found in results["recall"].items()
-    ]
-
-
 def pruning_rows(results: Results) -> list[Row]:
     """Return the rows of accuracy without channels, by criterion and after fine-tuning."""
     shapes = results["shapes"]
@@ -272,6 +246,9 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "facets": facet_rows,
     "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,
+    "synthesis": synthesis_rows,
+    "lbfgs": lbfgs_rows,
+    "inversion": inversion_rows,
 }
 
 

@@ -21,8 +21,10 @@ from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.store import Run, run_stage
+from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.fool_job import FoolOptions
 from fc7.engine.synthesis.fool_workflow import fool
+from fc7.engine.synthesis.workflow import dream
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are no package
 from readers import HOSTILE, LABELS, ROWS, Page
@@ -81,6 +83,8 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     segment(pictures, network, made.folder, SegmentOptions(side=48, iterations=1, threads=1))
     importance(pictures, network, made.folder, ImportanceOptions(threads=1))
     fool(pictures, network, made.folder, FoolOptions(method="fgsm", threads=1))
+    quick = DreamJobOptions(layer="conv2", octaves=1, steps=1, threads=1)
+    dream(pictures, network, made.folder, quick)
     return made
 
 
