@@ -5,6 +5,7 @@ gradient of anything. Zero is the network's mean colour, an argument. Each row i
 alone, and every percentile is of the row's own pixels. Nothing is written over.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,11 +88,11 @@ class Blur:
 
 
 @dataclass(frozen=True)
-class ZeroSmallNorm:
-    """A colour instead of pixels that differ from it by little.
+class _ZeroSmall(ABC):
+    """A colour instead of pixels of which something is small.
 
     Attributes:
-        percentile: of the norms of a row's pixels, below which they are small; in [0, 100].
+        percentile: below which it is small, of a row's own pixels; in [0, 100].
         colour: the network's mean.
 
     Raises:
@@ -107,69 +108,40 @@ class ZeroSmallNorm:
 
     def __call__(self, images: Tensor, gradients: Tensor, steps: NDArray[np.int64]) -> Tensor:
         """Return images, (N, 3, H, W)."""
-        return each_row(self._of, images)
+        return each_row(self._of, images, gradients)
 
-    def _of(self, images: Tensor) -> Tensor:
+    def _of(self, images: Tensor, gradients: Tensor) -> Tensor:
         colour = plane(self.colour, images)
-        return replaced(images, norms(images - colour), self.percentile, colour)
+        sizes = self._sizes(images - colour, gradients)
+        return replaced(images, sizes, self.percentile, colour)
+
+    @abstractmethod
+    def _sizes(self, images: Tensor, gradients: Tensor) -> Tensor:
+        """Return what is small or large, (N, H, W), of images less the colour."""
 
 
-@dataclass(frozen=True)
-class ZeroSmallContribution:
+class ZeroSmallNorm(_ZeroSmall):
+    """A colour instead of pixels that differ from it by little, by the norm over colours."""
+
+    def _sizes(self, images: Tensor, gradients: Tensor) -> Tensor:
+        return norms(images)
+
+
+class ZeroSmallContribution(_ZeroSmall):
     """A colour instead of pixels without which the objective would change by little.
 
     By how much is estimated as |sum over colours of (x - c) * gradient|.
-
-    Attributes:
-        percentile: of the estimates, below which they are small; in [0, 100].
-        colour: the network's mean.
-
-    Raises:
-        OptionError: one of them is out of range.
     """
 
-    percentile: float
-    colour: Colour
-
-    def __post_init__(self) -> None:
-        check_colour(self.colour)
-        check_percentile(self.percentile)
-
-    def __call__(self, images: Tensor, gradients: Tensor, steps: NDArray[np.int64]) -> Tensor:
-        """Return images, (N, 3, H, W)."""
-        return each_row(self._of, images, gradients)
-
-    def _of(self, images: Tensor, gradients: Tensor) -> Tensor:
-        colour = plane(self.colour, images)
-        contributions = ((images - colour).double() * gradients).sum(1).abs()
-        return replaced(images, contributions, self.percentile, colour)
+    def _sizes(self, images: Tensor, gradients: Tensor) -> Tensor:
+        return (images.double() * gradients).sum(1).abs()
 
 
-@dataclass(frozen=True)
-class ZeroSmallGradient:
-    """A colour instead of pixels whose gradient is small.
+class ZeroSmallGradient(_ZeroSmall):
+    """A colour instead of pixels whose gradient is small, by its norm over colours."""
 
-    Attributes:
-        percentile: of the norms of a row's gradients, below which they are small; in [0, 100].
-        colour: the network's mean.
-
-    Raises:
-        OptionError: one of them is out of range.
-    """
-
-    percentile: float
-    colour: Colour
-
-    def __post_init__(self) -> None:
-        check_colour(self.colour)
-        check_percentile(self.percentile)
-
-    def __call__(self, images: Tensor, gradients: Tensor, steps: NDArray[np.int64]) -> Tensor:
-        """Return images, (N, 3, H, W)."""
-        return each_row(self._of, images, gradients)
-
-    def _of(self, images: Tensor, gradients: Tensor) -> Tensor:
-        return replaced(images, norms(gradients), self.percentile, plane(self.colour, images))
+    def _sizes(self, images: Tensor, gradients: Tensor) -> Tensor:
+        return norms(gradients)
 
 
 @dataclass(frozen=True)
