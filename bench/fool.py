@@ -44,7 +44,7 @@ def judged(
     if float(found.min()) < 0 or float(found.max()) > 1:
         raise RedError("adversarial images leave [0, 1]")
     with torch.inference_mode():
-        predicted = torch.cat([network(part) for part in found.split(64)]).argmax(1)  # type: ignore[no-untyped-call]
+        predicted = torch.cat([network(part) for part in torch.split(found, 64)]).argmax(1)
     reached = predicted != goals if untargeted else predicted == goals
     l2 = (found - images).flatten(1).norm(dim=1)[reached]
     return {

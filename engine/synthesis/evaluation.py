@@ -3,6 +3,7 @@
 images -> network, as deep as the objective looks -> scores (N,) -> d score / d pixels
 """
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,9 @@ from fc7.engine.synthesis.objectives import Outputs
 from fc7.engine.synthesis.redirected import Redirected
 from fc7.engine.synthesis.terms import LOGITS
 from fc7.kernels.guided_relu import Rule
+
+Way = Rule | Literal["redirected"] | Callable[[], Rectified]
+"""Of ReLUs: a rule by name, or what makes the mode that they are under."""
 
 Score = Callable[[Outputs, slice], Tensor]
 """From what the layers return for some rows, (n, ...), and which rows, to their scores, (n,)."""
@@ -65,15 +69,22 @@ class Evaluator:
         network: Network,
         layers: Iterable[str | None],
         keep: Iterable[str | None] = (),
-        rule: Rule | Literal["redirected"] | Callable[[], Rectified] = "plain",
+        rule: Way = "plain",
         size: tuple[int, int] | None = None,
         together: int | None = None,
     ) -> None:
-        self._layers, self._keep, self._rule = tuple(layers), tuple(keep), rule
+        self._layers, self._keep = tuple(layers), tuple(keep)
+        self._rule: Way = rule
         named = [layer for layer in self._layers if layer is not None]
         self.network = network.folded(named)
         self._named = named
         self.together = together or images_a_pass(network, 1 << 20, size or network.input_size)
+
+    def under(self, rule: Way) -> "Evaluator":
+        """Return the same with another way back; the folded network is shared."""
+        twin = copy.copy(self)
+        twin._rule = rule
+        return twin
 
     def __call__(
         self, images: Tensor, score: Score, wanted: Sequence[bool] | None = None
@@ -134,7 +145,7 @@ class Evaluator:
         """Return what the layers return of images (N, 3, H, W), (N, ...), without a gradient."""
         found: dict[str | None, list[Tensor]] = {layer: [] for layer in self._layers}
         with torch.no_grad(), Rectified("plain"):  # as a pass with a way back rounds
-            for part in images.split(self.together):  # type: ignore[no-untyped-call]
+            for part in torch.split(images, self.together):
                 for layer, output in self._outputs(part.to(self.network.device)).items():
                     found[layer].append(output.clone())
         return {layer: torch.cat(parts) for layer, parts in found.items()}

@@ -60,9 +60,9 @@ class FeatureProblem:
         colours: float,
     ) -> None:
         self._network, self._layer, self._size = network, network.layer(layer).name, size
+        evaluator = Evaluator(network, [self._layer], together=together)
         self._evaluators = {
-            slope: Evaluator(network, [self._layer], rule=partial(Leaky, slope), together=together)
-            for slope in (0.0, *slopes)
+            slope: evaluator.under(partial(Leaky, slope)) for slope in (0.0, *slopes)
         }
         self.parametrisation: Parametrisation = Fourier(decay=0.5, deviation=0.1)
         red, green, blue = network.mean

@@ -65,7 +65,7 @@ def _match(x: Tensor, y: Tensor) -> Tensor:
     """Return the sum of the products of (C, K) with the best of (C, P)."""
     with torch.no_grad():
         few = max(1, _PRODUCTS // y.shape[1])
-        best = torch.cat([(part.T @ y).argmax(1) for part in x.detach().split(few, 1)])  # type: ignore[no-untyped-call]
+        best = torch.cat([(part.T @ y).argmax(1) for part in torch.split(x.detach(), few, 1)])
     return (x * y[:, best]).sum()
 
 

@@ -99,8 +99,8 @@ class AscentQueue:
         self._network, self._recipe = network, recipe
         self._size = size or network.input_size
         self.together = images_a_pass(network, batch, self._size)
-        self._evaluator = self._evaluate(form, "plain")
-        self._redirected = self._evaluate(form, "redirected")
+        self._evaluator = Evaluator(network, form.layers, size=self._size, together=self.together)
+        self._redirected = self._evaluator.under("redirected")
         self.batch = -(-batch // self.together) * self.together
         self.evaluations = 0
 
@@ -124,11 +124,6 @@ class AscentQueue:
             self._step(slots)
             if finished := slots.finished():
                 yield [slots.leave(slot) for slot in finished]
-
-    def _evaluate(self, form: Objective, rule: Literal["plain", "redirected"]) -> Evaluator:
-        return Evaluator(
-            self._network, form.layers, rule=rule, size=self._size, together=self.together
-        )
 
     def _step(self, slots: "_Slots") -> None:
         """Take one step with every row."""
