@@ -65,8 +65,6 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
             "synthesis", ("-m", "fc7.bench.synthesis", *(("--cifar", cifar) if cifar else ()))
         ),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
-        Benchmark("lbfgs", ("-m", "fc7.bench.lbfgs")),
-        Benchmark("inversion", ("-m", "fc7.bench.inversion", "--cifar", str(cifar)), no_cifar),
         Benchmark(
             "pruning",
             ("-m", "fc7.bench.pruning", *(("--cifar", cifar) if cifar else ())),
