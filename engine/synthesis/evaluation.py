@@ -144,7 +144,7 @@ class Evaluator:
     def outputs(self, images: Tensor) -> dict[str | None, Tensor]:
         """Return what the layers return of images (N, 3, H, W), (N, ...), without a gradient."""
         found: dict[str | None, list[Tensor]] = {layer: [] for layer in self._layers}
-        with torch.no_grad(), Rectified("plain"):  # as a pass with a way back rounds
+        with torch.no_grad(), self._mode():  # as a pass with a way back rounds
             for part in torch.split(images, self.together):
                 for layer, output in self._outputs(part.to(self.network.device)).items():
                     found[layer].append(output.clone())

@@ -1,0 +1,1 @@
+"""Style: what layers' Gram matrices carry over from one image to another."""

@@ -1,0 +1,81 @@
+"""Which layers style and content are read from, and how much each counts.
+
+Of the VGG networks, after Gatys, Ecker and Bethge (2016), section 3: style from relu1_1, relu2_1,
+relu3_1, relu4_1 and relu5_1, a fifth each, content from relu4_2. Of networks whose layers go by
+AlexNet's names, style from relu1 to relu5 and content from relu4.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fc7.engine.errors import OptionError
+from fc7.engine.models import Network
+
+_USUAL = (
+    (tuple(f"relu{block}_1" for block in range(1, 6)), ("relu4_2",)),
+    (tuple(f"relu{block}" for block in range(1, 6)), ("relu4",)),
+)
+
+
+@dataclass(frozen=True)
+class StyleLayers:
+    """Layers by canonical name or module path, each with its share; shares add up to 1.
+
+    Attributes:
+        style: whose Gram matrices are compared.
+        content: whose features are compared.
+    """
+
+    style: dict[str, float]
+    content: dict[str, float]
+
+
+def style_layers(
+    network: Network, style: Sequence[str] = (), content: Sequence[str] = ()
+) -> StyleLayers:
+    """Return the layers that were named; the usual ones of the network where none was.
+
+    Args:
+        network: the network.
+        style: names, or "NAME=WEIGHT", such as "relu1_1=2"; a name alone weighs 1.
+        content: likewise.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: the network has no usual layers, a layer has no places or comes twice, or a
+            weight is no number above 0.
+    """
+    usual = next((two for two in _USUAL if {*two[0], *two[1]} <= set(network.layers)), None)
+    if usual is None and not (style and content):
+        raise OptionError(
+            f"{network.name} has none of the layers that style is usually read from; name them: "
+            "--style-layers and --content-layers, of those that fc7 layers lists"
+        )
+    of_style, of_content = usual or ((), ())
+    return StyleLayers(_shares(network, style or of_style), _shares(network, content or of_content))
+
+
+def _shares(network: Network, words: Sequence[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        layer = network.layer(name)
+        if len(layer.shape) != 3:
+            raise OptionError(f"{layer.name} has no places; name a convolutional layer")
+        if layer.name in weights:
+            raise OptionError(f"{layer.name} is named twice; once will do")
+        weights[layer.name] = _weight(word, number)
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def _weight(word: str, number: str) -> float:
+    if not number and "=" not in word:
+        return 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise OptionError(f"{word!r} has no weight above 0; write NAME=WEIGHT, such as relu1_1=2")
+    return weight
