@@ -20,9 +20,9 @@ class AttackOptions:
     """How to attack.
 
     Attributes:
-        method: "margin", up the gradient of the margin until the network is fooled; "ddn", the
-            smallest change by its Euclidean norm; "fgsm" and "pgd", one step and several within
-            the box of `epsilon` around the image.
+        method: "margin", up the gradient of the margin, with momentum, until the network is
+            fooled; "ddn", the smallest change by its Euclidean norm; "fgsm" and "pgd", one step
+            and several within the box of `epsilon` around the image.
         steps: gradient evaluations of a row at most; of "ddn", all are used. By default 500, 100,
             1 and 40.
         step: length of one step: of "margin" the Euclidean norm over the image, 0.05 by default;

@@ -78,7 +78,7 @@ def margin_ascent(
     truth: Reference, image: Tensor, goal: int, untargeted: bool, steps: int
 ) -> tuple[Tensor, int]:
     """The image once it fools, and how often the network was asked."""
-    x = image.double()
+    x, m = image.double(), torch.zeros_like(image, dtype=torch.float64)
 
     def soft_margin(logits: Tensor) -> Tensor:
         others = torch.cat([logits[:goal], logits[goal + 1 :]])
@@ -89,7 +89,8 @@ def margin_ascent(
         logits, g = truth.gradient(x, soft_margin)
         if is_fooled(logits, goal, untargeted):
             return x, step + 1
-        x = (x + 0.05 * g / g.norm()).clamp(0, 1)
+        m = 0.5 * m + g / g.norm()
+        x = (x + 0.05 * m / m.norm()).clamp(0, 1)
     return x, steps
 
 
