@@ -11,21 +11,8 @@ import sys
 
 import typer
 
-from fc7.engine.cli import (
-    attribution,
-    classes,
-    dream,
-    facets,
-    fool,
-    gradients,
-    inspect,
-    invert,
-    main_job,
-    pruning,
-    segmentation,
-    techniques,
-)
 from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
+from fc7.engine.cli.verbs import MARKUP, Verbs
 from fc7.engine.errors import ASKED_WRONG, Fc7Error
 
 _CURES = {
@@ -47,25 +34,19 @@ _CURES = {
 
 app = typer.Typer(
     name="fc7",
+    cls=Verbs,
     help="What has a convolutional network learnt? Ask a whole data set.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-main_job.register(app)
-techniques.register(app)
-attribution.register(app)
-gradients.register(app)
-segmentation.register(app)
-pruning.register(app)
-classes.register(app)
-fool.register(app)
-dream.register(app)
-invert.register(app)
-facets.register(app)
-inspect.register(app)
+
+
+@app.callback()
+def _before_any_verb() -> None:
+    pass
 
 
 def main() -> None:

@@ -43,6 +43,14 @@ def importance(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images at a time; as many as suit the network.")
     ] = None,
+    inversion: Annotated[
+        bool,
+        typer.Option(
+            "--inversion",
+            help="Also by how much worse images are found again without each channel: ten passes "
+            "for every channel and image, so for some dozen images.",
+        ),
+    ] = False,
     part_rows: o.PartRows = _PART_ROWS,
     threads: o.Threads = None,
     parts: o.Parts = None,
@@ -50,7 +58,7 @@ def importance(
     strict: o.Strict = False,
     json: o.Json = False,
 ) -> None:
-    """Show how important each channel of each convolution is: what its removal does to the loss.
+    """Show how important each channel of each convolution is: what the loss owes to it.
 
     Example: `fc7 importance photos/ --model alexnet --out runs/photos`
 
@@ -75,7 +83,18 @@ def importance(
             report=report,
         )
         made, summary = importance_with_summary(source, network, out, options)
-    outcome = outcome_of(made, [summary])
+        summaries = [summary]
+        if inversion:
+            from fc7.engine.information.job import (
+                InversionImportanceOptions,
+                inversion_importance_with_summary,
+            )
+
+            silent = InversionImportanceOptions(
+                part_rows=part_rows, threads=thread_count(threads), parts=parts, report=report
+            )
+            summaries.append(inversion_importance_with_summary(source, network, out, silent)[1])
+    outcome = outcome_of(made, summaries)
     if summary.is_complete:
         found = read_importance(made, network, seed)
         outcome |= _as_json(found)
@@ -85,7 +104,7 @@ def importance(
             if found.stored.accuracy is not None:
                 labelled = plural(found.stored.labelled, "label")
                 say(f"right about {share(found.stored.accuracy)} of {labelled}")
-    conclude(outcome, [summary], strict, json)
+    conclude(outcome, summaries, strict, json)
 
 
 def prune(
@@ -100,7 +119,7 @@ def prune(
         float | None, typer.Option(help="Instead: the share of multiply-adds that may stay.")
     ] = None,
     criterion: Annotated[
-        str, typer.Option(help="Ranks channels: taylor, activation, l1 or random.")
+        str, typer.Option(help="Ranks channels: taylor, activation, l1, inversion or random.")
     ] = "taylor",
     keep_layers: Annotated[
         str | None, typer.Option(help="Comma-separated convolutions that lose nothing.")

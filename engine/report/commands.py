@@ -6,11 +6,12 @@ import shlex
 from fc7.engine.data.targets import open_targets, spell_units
 from fc7.engine.store import Job, Run
 from fc7.engine.store.stored import StoredMaps, stored_maps
-from fc7.engine.synthesis import dream_job
+from fc7.engine.synthesis import dream_job, invert_job
 from fc7.engine.synthesis.attack_options import AttackOptions
 from fc7.engine.synthesis.classes import ClassesOptions
 from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.fool_job import FoolOptions
+from fc7.engine.synthesis.invert_job import InvertJobOptions
 from fc7.engine.synthesis.stored import StoredClasses, stored_classes
 from fc7.engine.synthesis.stored_fool import StoredFool, stored_fools
 
@@ -21,6 +22,7 @@ def synthesis_commands(run: Run) -> dict[str, str]:
         **{one.job.name: _classes(run, one) for one in stored_classes(run)},
         **{one.job.name: _fool(run, one) for one in stored_fools(run)},
         **{one.job.name: _dream(run, one) for one in stored_maps(run, dream_job.TECHNIQUE)},
+        **{one.job.name: _invert(run, one) for one in stored_maps(run, invert_job.TECHNIQUE)},
     }
 
 
@@ -77,6 +79,19 @@ def _fool(run: Run, stored: StoredFool) -> str:
     batch = stored.job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if batch != FoolOptions.batch_rows else []
     words += ["--part-rows", str(run.part_rows)] if run.part_rows != FoolOptions.part_rows else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _invert(run: Run, stored: StoredMaps) -> str:
+    asked, usual = stored.about, InvertJobOptions()
+    words = ["fc7", "invert", run.meta["source"]["spec"], *network_options(stored.job)]
+    words += ["--layers", str(asked["layer"])]
+    for name in ("evaluations", "starts", "variation", "colours", "optimiser", "seed"):
+        if asked[name] != getattr(usual, name) and not (name == "seed" and "--seed" in words):
+            words += [f"--{name}", str(asked[name])]
+    together = stored.job.fingerprint["options"]["together"]
+    words += ["--batch", str(together)] if together > usual.batch_rows else []
+    words += ["--part-rows", str(run.part_rows)] if run.part_rows != usual.part_rows else []
     return shlex.join([*words, "--out", str(run.folder)])
 
 

@@ -10,6 +10,7 @@ from fc7.engine.attribution.backprop import IMAGES_TOGETHER
 from fc7.engine.attribution.gradient_jobs import GUIDED, SALIENCY
 from fc7.engine.attribution.guided_patches import guided_patches_job
 from fc7.engine.attribution.importance.stored import DEFAULT_PART_ROWS as IMPORTANCE_PART_ROWS
+from fc7.engine.attribution.importance.stored import INVERSION
 from fc7.engine.attribution.importance.stored import JOB as IMPORTANCE
 from fc7.engine.attribution.occlusion.stored import DEFAULT_PART_ROWS, StoredOcclusion, occlusions
 from fc7.engine.attribution.saliency import NOISE, SAMPLES, STEPS
@@ -96,7 +97,13 @@ def commands(subject: Subject) -> list[str]:
     mapped = [one for kind in (SALIENCY, GUIDED) for one in stored_maps(run, kind)]
     cut = masks.segmentations(run)
     synthesised = synthesis_commands(run)
-    others = {*asked, IMPORTANCE, *(one.job.name for one in [*mapped, *cut]), *synthesised}
+    others = {
+        *asked,
+        IMPORTANCE,
+        INVERSION,
+        *(one.job.name for one in [*mapped, *cut]),
+        *synthesised,
+    }
     extractions = [job for name, job in maps.items() if name not in others]
     lines = [_extraction(run, job, len(extractions) == 1) for job in extractions]
     lines += [_occlusion(run, one) for one in asked.values()]
@@ -196,6 +203,7 @@ def _importance(run: Run, job: Job) -> str:
     words = ["fc7", "importance", run.meta["source"]["spec"], *network_options(job)]
     batch = job.fingerprint["options"]["batch_rows"]
     words += ["--batch", str(batch)] if isinstance(batch, int) else []
+    words += ["--inversion"] if INVERSION in run.jobs() else []
     if run.part_rows != IMPORTANCE_PART_ROWS:
         words += ["--part-rows", str(run.part_rows)]
     return shlex.join([*words, "--out", str(run.folder)])

@@ -12,6 +12,7 @@ from fc7.engine.report.fool import fool
 from fc7.engine.report.gradients import gradients
 from fc7.engine.report.guided import guided
 from fc7.engine.report.importance import importance
+from fc7.engine.report.invert import inversions
 from fc7.engine.report.maps import maps
 from fc7.engine.report.maximal import maximal
 from fc7.engine.report.neighbours import neighbours
@@ -116,6 +117,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             gradients(subject, detail),
             segmentation(subject, detail),
             fool(subject, detail),
+            inversions(subject, detail),
             dreams(subject, detail),
             neighbours(subject, detail),
         ]

@@ -44,6 +44,7 @@ class FeatureProblem:
 
     Attributes:
         parametrisation: from latents to images and back.
+        folded: the network that runs, cut off behind the layer.
 
     Raises:
         LayerError: there is no such layer.
@@ -61,6 +62,7 @@ class FeatureProblem:
     ) -> None:
         self._network, self._layer, self._size = network, network.layer(layer).name, size
         evaluator = Evaluator(network, [self._layer], together=together)
+        self.folded = evaluator.network
         self._evaluators = {
             slope: evaluator.under(partial(Leaky, slope)) for slope in (0.0, *slopes)
         }

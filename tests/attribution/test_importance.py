@@ -279,7 +279,7 @@ def test_a_run_holds_rows_and_means(tmp_path: Path, network: Network) -> None:
 def test_criteria_compare_across_layers(tmp_path: Path, network: Network) -> None:
     run = importance("shapes:5:1", network, tmp_path / "run", ImportanceOptions(threads=1))
     found = read_importance(run, seed=4)
-    assert set(found.scores) == set(CRITERIA)
+    assert set(found.scores) == {*CRITERIA} - {"inversion"}  # that takes a job of its own
     for name in ("taylor", "activation", "l1"):
         norms = [np.linalg.norm(layer) for layer in found.scores[name]]
         np.testing.assert_allclose(norms, 1, err_msg=name)

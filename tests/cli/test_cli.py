@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from fc7.engine.cli.console import emit_json, emit_table
-from fc7.engine.cli.main import app, main
+from fc7.engine.cli.main import main
+from fc7.engine.cli.verbs import VERBS, load
 from fc7.engine.store import open_store
 
 TINY = ["-m", "tiny-shapes"]
-VERBS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 class Shell:
@@ -61,6 +61,20 @@ def test_every_verb_explains_itself_with_an_example(fc7: Shell, verb: str) -> No
     code, out, _ = fc7(verb, "--help")
     assert code == 0
     assert f"fc7 {verb}" in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_list_of_verbs_says_what_their_help_does(verb: str) -> None:
+    assert load(verb).help.split("\n", 1)[0] == VERBS[verb].line
+
+
+def test_no_verb_is_left_out_of_the_list() -> None:
+    listed = {verb.file for verb in VERBS.values()}
+    folder = Path(fc7.engine.cli.verbs.__file__).parent
+    registering = {
+        path.stem for path in folder.glob("*.py") if "\ndef register(" in path.read_text()
+    }
+    assert registering == listed
 
 
 def test_demo_makes_everything_the_report_needs(made: Path) -> None:

@@ -24,6 +24,7 @@ from fc7.engine.store import Run, run_stage
 from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.fool_job import FoolOptions
 from fc7.engine.synthesis.fool_workflow import fool
+from fc7.engine.synthesis.invert_job import InvertJobOptions, invert
 from fc7.engine.synthesis.workflow import dream
 
 sys.path.insert(0, str(Path(__file__).parent))  # the tests are no package
@@ -85,6 +86,8 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     fool(pictures, network, made.folder, FoolOptions(method="fgsm", threads=1))
     quick = DreamJobOptions(layer="conv2", octaves=1, steps=1, threads=1)
     dream(pictures, network, made.folder, quick)
+    inverted = InvertJobOptions(evaluations=4, starts=1, threads=1)
+    invert(pictures, network, ["conv1", "fc7"], made.folder, inverted)
     return made
 
 

@@ -31,6 +31,7 @@ SECTIONS = [
     "gradients",
     "segmentation",
     "fool",
+    "invert",
     "dream",
     "neighbours",
     "projection",

@@ -72,6 +72,12 @@ def random_scores(layers: Sequence[ConvolutionLayer], seed: int) -> Scores:
     return tuple(generator.random(layer.channels) for layer in layers)
 
 
+def _rises(stored: StoredImportance) -> Scores:
+    """Return the rises of inversion error; what lies below 0 is noise."""
+    assert stored.inversion is not None
+    return tuple(layer.clip(0) for layer in stored.inversion)
+
+
 # To first order, removing channels together changes the loss by at most the sum of what each does
 # (the triangle inequality): a sum charges a group for all that goes with it.
 CRITERIA: Mapping[str, Criterion] = {
@@ -90,6 +96,11 @@ CRITERIA: Mapping[str, Criterion] = {
         lambda stored, network, seed: normalised(filter_l1(stored.layers, network)),
         sum,
     ),
+    "inversion": Criterion(
+        "rise of inversion error without the channel (after Mahendran and Vedaldi, 2015)",
+        lambda stored, network, seed: normalised(_rises(stored)),
+        sum,
+    ),
     "random": Criterion(
         "chance",
         lambda stored, network, seed: random_scores(stored.layers, seed),
@@ -105,7 +116,8 @@ class ChannelImportance:
 
     Attributes:
         stored: the means as the run holds them, not normalised, with loss and accuracy.
-        scores: by criterion, one array (C,) for each of `layers`, comparable across layers.
+        scores: by criterion, one array (C,) for each of `layers`, comparable across layers;
+            "inversion" is among them where the run holds it.
     """
 
     stored: StoredImportance
@@ -130,8 +142,9 @@ def read_importance(run: Run, network: Network | None = None, seed: int = 0) -> 
     """
     stored = read_stored(run)
     network = network or network_of(run, device="cpu")
+    known = [name for name in CRITERIA if name != "inversion" or stored.inversion is not None]
     return ChannelImportance(
-        stored, {name: one.scores(stored, network, seed) for name, one in CRITERIA.items()}
+        stored, {name: CRITERIA[name].scores(stored, network, seed) for name in known}
     )
 
 

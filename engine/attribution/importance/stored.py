@@ -13,6 +13,7 @@ from fc7.engine.store import Job, Run
 TECHNIQUE = JOB = "importance"
 MEANS_JOB = "importance-means"
 TAYLOR, ACTIVATION = "importance.taylor", "importance.activation"
+INVERSION, INVERSION_MEANS_JOB = "importance-inversion", "importance-inversion-means"
 LOSS, CORRECT = "importance.loss", "importance.correct"
 UNKNOWN = -1
 
@@ -53,6 +54,8 @@ class StoredImportance:
         labelled: those of them whose label is one of the network's classes.
         right: those whose prediction is that label.
         loss: the mean cross-entropy.
+        inversion: of each, the rise of inversion error without a channel; None where the run does
+            not hold it.
     """
 
     job: Job
@@ -64,6 +67,7 @@ class StoredImportance:
     labelled: int
     right: int
     loss: float
+    inversion: Scores | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -127,4 +131,16 @@ def read_stored(run: Run) -> StoredImportance:
         labelled,
         right,
         float(means.result("loss")),
+        _inversion(run, ends),
     )
+
+
+def _inversion(run: Run, ends: NDArray[np.int64]) -> Scores | None:
+    """Return the rises of inversion error, layer by layer, where they are finished."""
+    jobs = run.jobs()
+    if INVERSION_MEANS_JOB not in jobs or not jobs[INVERSION_MEANS_JOB].is_complete:
+        return None
+    rises = np.array(jobs[INVERSION_MEANS_JOB].result("rise"))
+    if not np.isfinite(rises).all():
+        raise StoreError(f"inversion errors in {run.folder} are not finite; check the weights")
+    return tuple(np.split(rises, ends))

@@ -47,7 +47,7 @@ class PruneOptions:
     Attributes:
         fraction: of all channels of convolutions, how many may go; None where `flops` is given.
         flops: the share of multiply-adds that may stay; None where `fraction` is given.
-        criterion: by which channels are ranked: taylor, activation, l1 or random.
+        criterion: by which channels are ranked: taylor, activation, l1, inversion or random.
         seed: of the random criterion.
         keep_layers: names or paths of convolutions, or of blocks of them, that lose no channel.
         device: where accuracy and speed are measured and training runs.
@@ -181,7 +181,12 @@ def choose(
         OptionError: an option is out of range, or no channel can go.
     """
     criterion = criterion_of(options.criterion)
-    layers, scores = importance.layers, importance.scores[options.criterion]
+    layers = importance.layers
+    if options.criterion not in importance.scores:
+        raise OptionError(
+            f"the run holds no {options.criterion} errors; fc7 importance --inversion measures them"
+        )
+    scores = importance.scores[options.criterion]
     coupling = couple(network, _kept_paths(network, layers, options.keep_layers))
     if not coupling.units:
         reasons = "; ".join(sorted(set(coupling.kept.values())))

@@ -1,0 +1,1 @@
+"""What channels tell of an image that no others tell."""
