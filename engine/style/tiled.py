@@ -12,6 +12,7 @@ it is what `Perceptual` returns within rounding, at twice the passes forward and
 tiles have in common, while memory is that of one tile's way back.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -40,7 +41,7 @@ def judge_of(
     way: Way = "plain",
     together: int | None = None,
 ) -> Perceptual:
-    """Return what judges images of a size: whole where they fit a tile, else in tiles.
+    """Return what judges images of a size: whole where a pass can hold them, else in tiles.
 
     Args:
         network: the network.
@@ -53,11 +54,11 @@ def judge_of(
 
     Raises:
         LayerError: there is no such layer.
-        OptionError: the images do not fit a tile, and the way is not the plain one.
+        OptionError: a pass cannot hold the images, and the way is not the plain one.
     """
     names = [*layers.style, *layers.content]
     side = tile or usual_tile(network, names, KEPT_BYTES)
-    if max(size) <= side:
+    if max(size) <= side or (tile is None and math.prod(size) <= side**2):
         return Perceptual(network, layers.style, layers.content, way, size, together)
     return TiledPerceptual(network, layers.style, layers.content, way, side, together or 1)
 
