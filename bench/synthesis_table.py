@@ -98,3 +98,21 @@ def inversion_rows(results: Results) -> list[Row]:
         )
         for layer, found in results["cases"].items()
     ]
+
+
+def style_tiles_rows(results: Results) -> list[Row]:
+    """Return the rows of pictures that are painted tile by tile."""
+    height, width = results["size"]
+    what = f"style, {results['model']}, one picture of {width} x {height}, L-BFGS"
+    return [
+        (
+            f"{what}: peak memory",
+            f"{results['peak_bytes'] / 2**30:.1f} GiB ({results['tiles']})",
+            f"{results['bar'] / 2**30:.0f} GiB",
+        ),
+        (
+            f"style, {results['model']}: gradient in tiles to the whole image's, float64",
+            f"{results['gradients_apart']['float64']:.0e} of the largest",
+            "1e-06",
+        ),
+    ]

@@ -115,12 +115,16 @@ class Perceptual:
         """
         if content is None:
             return Targets(grams)
-        found = self._read(content)
         rows = len(content)
         return Targets(
             {name: each.expand(rows, -1, -1) for name, each in grams.items()},
-            {name: found[name].float() for name in self.content},
+            self.features(content),
         )
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the content layers' features of images (N, 3, H, W) in [0, 1], (N, C, H, W)."""
+        found = self._read(images)
+        return {name: found[name].float() for name in self.content}
 
     def grams(self, images: Tensor) -> dict[str, Tensor]:
         """Return the Gram matrices of images (N, 3, H, W) in [0, 1], by layer, (N, C, C)."""
@@ -155,11 +159,11 @@ class Perceptual:
         for name in self.style:
             wanted = targets.grams[name][rows]
             loss = gram_loss(outputs[name], wanted)
-            found[f"style {name}"] = loss / _nonzero(each_row(_mean_square, wanted))
+            found[f"style {name}"] = loss / nonzero(each_row(mean_square, wanted))
         for name in self.content:
             wanted = targets.content[name][rows]
-            loss = each_row(_mean_square, outputs[name].float() - wanted)
-            found[f"content {name}"] = loss / _nonzero(each_row(_mean_square, wanted))
+            loss = each_row(mean_square, outputs[name].float() - wanted)
+            found[f"content {name}"] = loss / nonzero(each_row(mean_square, wanted))
         return found
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -172,10 +176,11 @@ class Perceptual:
         return self._evaluator.outputs(images)
 
 
-def _mean_square(values: Tensor) -> Tensor:
+def mean_square(values: Tensor) -> Tensor:
+    """Return the mean of each row's squares: (N, ...) -> (N,)."""
     return values.flatten(1).square().mean(1)
 
 
-def _nonzero(squares: Tensor) -> Tensor:
+def nonzero(squares: Tensor) -> Tensor:
     """Return squares, with 1 for 0: where nothing is wanted, distances stand for themselves."""
     return torch.where(squares > 0, squares, torch.ones_like(squares))

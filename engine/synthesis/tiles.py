@@ -67,9 +67,11 @@ def windows_of(size: tuple[int, int], tile: int) -> Windows:
     return Windows(size, (height, width), overlap)
 
 
-def usual_tile(network: Network, layers: Iterable[str | None]) -> int:
-    """Return the side in pixels of a window of which a pass keeps a gibibyte at most."""
-    side = math.isqrt(int(_KEPT_BYTES / bytes_a_pixel(network, layers)))
+def usual_tile(
+    network: Network, layers: Iterable[str | None], kept_bytes: int = _KEPT_BYTES
+) -> int:
+    """Return the side in pixels of a window of which a pass keeps so many bytes at most."""
+    side = math.isqrt(int(kept_bytes / bytes_a_pixel(network, layers)))
     return max(side // _STRIDE * _STRIDE, *network.input_size)
 
 
