@@ -24,6 +24,7 @@ from fc7.engine.cli import (
     pruning,
     segmentation,
     techniques,
+    texture,
 )
 from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
 from fc7.engine.errors import ASKED_WRONG, Fc7Error
@@ -64,6 +65,7 @@ classes.register(app)
 fool.register(app)
 dream.register(app)
 invert.register(app)
+texture.register(app)
 facets.register(app)
 inspect.register(app)
 

@@ -30,18 +30,26 @@ from fc7.engine.style.histogram import HISTOGRAMS, check_histogram
 from fc7.engine.style.layers import texture_layers
 from fc7.engine.style.perceptual import Perceptual
 from fc7.engine.style.picture import DescentOptions, descend
-from fc7.engine.style.ways import Averaging, Wrapped, WrappedAveraging
+from fc7.engine.style.ways import (
+    Averaging,
+    Mirrored,
+    MirroredAveraging,
+    Wrapped,
+    WrappedAveraging,
+)
 from fc7.engine.synthesis.evaluation import Way
 from fc7.engine.synthesis.keyed import keys_of_rows
 from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
 from fc7.engine.synthesis.rows import each_row
 
 POOLINGS = ("average", "max")
-_WAYS: Mapping[tuple[str, bool], Way] = {
-    ("average", False): Averaging,
-    ("average", True): WrappedAveraging,
-    ("max", False): "plain",
-    ("max", True): Wrapped,
+# By pooling, and whether the picture tiles: how the patch is read, and how the picture is. What has
+# no border cannot come near what has one.
+_WAYS: Mapping[tuple[str, bool], tuple[Way, Way]] = {
+    ("average", False): (Averaging, Averaging),
+    ("average", True): (MirroredAveraging, WrappedAveraging),
+    ("max", False): ("plain", "plain"),
+    ("max", True): (Mirrored, Wrapped),
 }
 
 
@@ -234,7 +242,10 @@ class Synthesiser:
         own = patches.detach().to(self._network.device, torch.float32).contiguous()
         octaves = self.octaves((own.shape[2], own.shape[3]))
         size = octaves[-1][1]
-        judge, reader = self._judge(options.tileable, size), self._judge(False, size)
+        reader, judge = (
+            Perceptual(self._network, self.layers, way=way, size=size)
+            for way in _WAYS[options.pooling, options.tileable]
+        )
         picture, done = None, 0
         for patch_size, picture_size in octaves:
             patch = _resized(own, patch_size)
@@ -249,10 +260,6 @@ class Synthesiser:
         first, last = judge(noise(own, keys, size), targets), judge(matched, targets)
         curves = {term: found.curves[term] for term in self.terms}
         return Textures(matched, first.total, last.total, last.losses, curves, found.evaluations)
-
-    def _judge(self, wrapped: bool, size: tuple[int, int]) -> Perceptual:
-        way = _WAYS[self.options.pooling, wrapped]
-        return Perceptual(self._network, self.layers, way=way, size=size)
 
     def _tiling(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return a size itself, or the next larger one that tiles where it has to."""

@@ -1,11 +1,13 @@
-"""Other ways through the same network: pooling by the mean, and the image as a torus.
+"""Other ways through the same network: pooling by the mean, and images without a border.
 
     Averaging    y[i] = mean over a of x[i s - p + a], without the places that are padding
     Wrapped      y[i] = f over a of x[(i s - p + a) mod H],  i < H / s,  f a sum or a pooling
+    Mirrored     as it is, but beyond the border is not 0 but what is before it, x[-1 - i] = x[i]
 
 Gatys, Ecker and Bethge (2015) found that textures look better by average pooling, section 2. On a
-torus no pixel is at the border, so that what is synthesised there tiles. Both are modes, which see
-every call however the network spells it, and weights stay what they are:
+torus no pixel is at the border, so that what is synthesised there tiles; and what it is to look
+like had better show no border either, which a mirror hides. All are modes, which see every call
+however the network spells it, and weights stay what they are:
 
     Perceptual(network, weights, way=WrappedAveraging)
 """
@@ -80,8 +82,28 @@ class Wrapped(Rectified):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+class Mirrored(Rectified):
+    """While active, in this thread, what convolutions pad images with is the images' mirror."""
+
+    def __init__(self, rule: Rule = "plain") -> None:
+        super().__init__(rule)
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call `func` without padding, of an image that goes on in its mirror."""
+        kwargs = kwargs or {}
+        if func in _CONVOLUTIONS:
+            func, args, kwargs = F.conv2d, _mirrored_conv(*args, **kwargs), {}
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 class WrappedAveraging(Wrapped, Averaging):
     """Both: means of windows on a torus."""
+
+
+class MirroredAveraging(Mirrored, Averaging):
+    """Both: means, and mirrors at the border."""
 
 
 def _max_pool(
@@ -98,7 +120,23 @@ def _max_pool(
     return x, window, step, pair(padding), pair(dilation), ceil_mode
 
 
-def _around_conv(
+def _around_conv(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    x, weight, bias, step, before, _, apart, groups = _conv(*args, **kwargs)
+    x = _around(x, list(weight.shape[2:]), step, before, apart)
+    return x, weight, bias, step, 0, apart, groups
+
+
+def _mirrored_conv(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+    x, weight, bias, step, before, after, apart, groups = _conv(*args, **kwargs)
+    for axis in range(2):
+        side = x.shape[axis - 2]
+        places = torch.arange(-before[axis], side + after[axis], device=x.device) % (2 * side)
+        if len(places) > side:
+            x = x.index_select(axis - 2, torch.minimum(places, 2 * side - 1 - places))
+    return x, weight, bias, step, 0, apart, groups
+
+
+def _conv(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -107,13 +145,15 @@ def _around_conv(
     dilation: Any = 1,
     groups: int = 1,
 ) -> tuple[Any, ...]:
-    window, step, apart = list(weight.shape[2:]), pair(stride), pair(dilation)
+    """Return a convolution's arguments, with the padding before and after each axis in numbers."""
+    apart = pair(dilation)
     if padding == "same":
-        before = [gap * (side - 1) // 2 for gap, side in zip(apart, window, strict=True)]
+        whole = [gap * (side - 1) for gap, side in zip(apart, weight.shape[2:], strict=True)]
+        before = [pixels // 2 for pixels in whole]
+        after = [pixels - first for pixels, first in zip(whole, before, strict=True)]
     else:
-        before = [0, 0] if padding == "valid" else pair(padding)
-    x = _around(input, window, step, before, apart)
-    return x, weight, bias, step, 0, apart, groups
+        before = after = [0, 0] if padding == "valid" else pair(padding)
+    return input, weight, bias, pair(stride), before, after, apart, groups
 
 
 def _around_mean(

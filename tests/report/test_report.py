@@ -32,6 +32,7 @@ SECTIONS = [
     "segmentation",
     "fool",
     "dream",
+    "texture",
     "neighbours",
     "projection",
     "speed",

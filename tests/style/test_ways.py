@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fc7.engine.errors import QuestionError
 from fc7.engine.models import load_model
 from fc7.engine.style.perceptual import Perceptual
-from fc7.engine.style.ways import Averaging, Wrapped, WrappedAveraging
+from fc7.engine.style.ways import Averaging, Mirrored, MirroredAveraging, Wrapped, WrappedAveraging
 
 Layer = Callable[..., nn.Module]
 
@@ -73,6 +73,20 @@ def test_both_ways_at_once(conv: dict[str, Any]) -> None:
     agree(WrappedAveraging, given, expected, images(2, (12, 20)))
 
 
+@pytest.mark.parametrize("mode", [Mirrored, MirroredAveraging])
+def test_a_mirrored_image_goes_on_in_its_mirror(mode: type[Any]) -> None:
+    """As if three copies each way were there, every other one turned round."""
+    torch.manual_seed(2)
+    conv, x = nn.Conv2d(2, 3, (5, 4), padding="same"), images(1, (3, 4), 2)
+    with mode(), torch.no_grad():
+        found = conv(x)
+    across = torch.cat([x.flip(3), x, x.flip(3)], 3)
+    nine = torch.cat([across.flip(2), across, across.flip(2)], 2)
+    with torch.no_grad():
+        expected = conv.double()(nine.double())[:, :, 3:6, 4:8]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "pool",
     [
@@ -113,7 +127,7 @@ def test_however_a_pooling_is_spelt(name: str) -> None:
 
 
 class Unlike(nn.Module):
-    """Windows that reach further than strides, and a padding of its own, as AlexNet's and others'."""
+    """Windows that reach further than strides, as AlexNet's, and a padding of its own."""
 
     def __init__(self) -> None:
         super().__init__()
