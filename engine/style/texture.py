@@ -5,9 +5,10 @@
 Gatys, Ecker and Bethge (2015), "Texture synthesis using convolutional neural networks", by L-BFGS
 from noise, with pooling by the mean; after it, the histogram of colours is matched, as in the code
 they published. Where this departs from the paper: layers count as shares (see `Perceptual`), the
-noise has the patch's own colours, and the picture may be larger than the patch, lie on a torus, so
-that it tiles, or be made from coarse to fine, each octave twice the last, so that what is larger
-than a receptive field finds its place first. Filters need not be learnt (Ustyuzhaninov et al.,
+noise has the patch's own colours, and convolutions pad with a mirror, not with black, for a small
+patch has more of a border than a large picture can take on. The picture may lie on a torus, so that
+it tiles, or be made from coarse to fine, each octave twice the last, so that what is larger than a
+receptive field finds its place first. Filters need not be learnt (Ustyuzhaninov et al.,
 2016, "Texture synthesis using shallow convolutional networks with random filters").
 
     made = synthesise(load_model("vgg19"), patches, TextureOptions(size=(512, 512)))
@@ -30,26 +31,17 @@ from fc7.engine.style.histogram import HISTOGRAMS, check_histogram
 from fc7.engine.style.layers import texture_layers
 from fc7.engine.style.perceptual import Perceptual
 from fc7.engine.style.picture import DescentOptions, descend
-from fc7.engine.style.ways import (
-    Averaging,
-    Mirrored,
-    MirroredAveraging,
-    Wrapped,
-    WrappedAveraging,
-)
+from fc7.engine.style.ways import Mirrored, MirroredAveraging, Wrapped, WrappedAveraging
 from fc7.engine.synthesis.evaluation import Way
 from fc7.engine.synthesis.keyed import keys_of_rows
 from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
 from fc7.engine.synthesis.rows import each_row
 
 POOLINGS = ("average", "max")
-# By pooling, and whether the picture tiles: how the patch is read, and how the picture is. What has
-# no border cannot come near what has one.
-_WAYS: Mapping[tuple[str, bool], tuple[Way, Way]] = {
-    ("average", False): (Averaging, Averaging),
-    ("average", True): (MirroredAveraging, WrappedAveraging),
-    ("max", False): ("plain", "plain"),
-    ("max", True): (Mirrored, Wrapped),
+# By pooling: how a patch is read, and a picture that does not tile; and one that does.
+_WAYS: Mapping[str, tuple[Way, Way]] = {
+    "average": (MirroredAveraging, WrappedAveraging),
+    "max": (Mirrored, Wrapped),
 }
 
 
@@ -244,8 +236,9 @@ class Synthesiser:
         size = octaves[-1][1]
         reader, judge = (
             Perceptual(self._network, self.layers, way=way, size=size)
-            for way in _WAYS[options.pooling, options.tileable]
+            for way in _WAYS[options.pooling]
         )
+        judge = judge if options.tileable else reader
         picture, done = None, 0
         for patch_size, picture_size in octaves:
             patch = _resized(own, patch_size)

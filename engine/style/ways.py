@@ -5,9 +5,9 @@
     Mirrored     as it is, but beyond the border is not 0 but what is before it, x[-1 - i] = x[i]
 
 Gatys, Ecker and Bethge (2015) found that textures look better by average pooling, section 2. On a
-torus no pixel is at the border, so that what is synthesised there tiles; and what it is to look
-like had better show no border either, which a mirror hides. All are modes, which see every call
-however the network spells it, and weights stay what they are:
+torus no pixel is at the border, so that what is synthesised there tiles; a mirror hides the border
+of a patch that does not tile. All are modes, which see every call however the network spells it,
+and weights stay what they are:
 
     Perceptual(network, weights, way=WrappedAveraging)
 """
