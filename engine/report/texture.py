@@ -56,7 +56,7 @@ def _ratios(stored: StoredMaps) -> NDArray[np.float64]:
 
 def _about(stored: StoredMaps) -> str:
     about = stored.about
-    layers = ", ".join(about["layers"])
+    layers = ", ".join(name for name, _ in about["layers"])
     tiles = "; tileable, shown twice each way" if about["tileable"] else ""
     octaves = plural(int(about["octaves"]), "octave")
     return f"{layers}; {about['pooling']} pooling; {octaves}{tiles}"

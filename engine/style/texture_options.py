@@ -47,5 +47,7 @@ class TextureJobOptions(TextureOptions):
         """Return what distinguishes these textures from others of the same patches, as JSON."""
         own = {field.name: getattr(self, field.name) for field in fields(TextureOptions)}
         size = None if self.size is None else list(self.size)
+        # In order, as the losses are; JSON's objects have none.
+        layers = [[name, share] for name, share in synthesiser.layers.items()]
         more = {"samples": self.samples, "side": self.side}
-        return {**own, **more, "layers": dict(synthesiser.layers), "size": size}
+        return {**own, **more, "layers": layers, "size": size}

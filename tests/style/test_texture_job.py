@@ -113,7 +113,7 @@ def test_textures_asked_for_differently_stand_side_by_side(
     page = write_report(run, network=network).read_text(encoding="utf-8")
     section = page.split('id="texture"')[1].split("</section>")[0]
     assert section.count("<img") == 2 * 2 * 4
-    assert "tileable, shown twice each way" in section
+    assert "relu1, pool2; average pooling; 1 octave; tileable, shown twice each way" in section
     assert "4 patches" in section
     _, line = [one for one in commands(Subject(run, network, None, 0)) if "fc7 texture" in one]
     assert (
