@@ -27,7 +27,6 @@ from torch import Tensor
 from fc7.bench.record import record, recorded_cases
 from fc7.engine.errors import OptionError
 from fc7.engine.models import load_model
-from fc7.engine.style.histogram import NONE
 from fc7.engine.style.texture import TextureOptions, synthesise
 from fc7.engine.synthesis.picture_files import read_picture
 
@@ -106,7 +105,7 @@ def main() -> int:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--side", type=int, default=96, help="of a patch, in pixels")
     parser.add_argument("--evaluations", type=int, default=TextureOptions.evaluations)
-    parser.add_argument("--dry", action="store_true", help="print, and record nothing")
+    parser.add_argument("--without-record", action="store_true", help="print only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     patches = {name: procedural(name, arguments.side) for name in PROCEDURAL}
@@ -124,7 +123,7 @@ def main() -> int:
             print(model, name, case, flush=True)
             if case["left"] > MOST_LEFT or case["left_tileable"] > MOST_LEFT:
                 above.append(f"{name} by {model}")
-            if not arguments.dry:
+            if not arguments.without_record:
                 results = {**recorded_cases("texture"), **setting}
                 results["cases"][f"{model}, {name}"] = case
                 record("texture", results, shlex.join(command))
@@ -135,7 +134,7 @@ def main() -> int:
 
 def measured(network: Any, patch: Tensor, evaluations: int) -> dict[str, float]:
     """Return a patch's case."""
-    options = TextureOptions(evaluations=evaluations, histogram=NONE)
+    options = TextureOptions(evaluations=evaluations)
     begun = time.process_time()
     bare = synthesise(network, patch, options)
     seconds = time.process_time() - begun

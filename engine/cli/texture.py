@@ -50,13 +50,13 @@ def texture(
     ] = False,
     octaves: Annotated[
         int, typer.Option(min=1, help="Sizes, each half the next, from coarse to fine.")
-    ] = 1,
+    ] = 2,
     evaluations: Annotated[
         int, typer.Option(min=1, help="Passes through the network and back, in each octave.")
     ] = 300,
     histogram: Annotated[
         str, typer.Option(help="Matched at the end: of channels, of colours (by axes), or none.")
-    ] = "channels",
+    ] = "none",
     pooling: Annotated[str, typer.Option(help="average, or max as the network has it.")] = (
         "average"
     ),
@@ -85,7 +85,7 @@ def texture(
 
     Example: `fc7 texture patches/ --model vgg19 --size 512 --out runs/textures`
 
-    Example: `fc7 texture bark.png --model vgg19 --tileable --octaves 2 --out bark-tile.png`
+    Example: `fc7 texture bark.png --model vgg19 --tileable --out bark-tile.png`
 
     Patches keep their own size. Further samples of one image are written beside the first,
     bark-tile-2.png and so on. Untrained filters do as well, nearly: --weights random. Give the same

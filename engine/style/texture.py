@@ -3,13 +3,15 @@
     min over x of  sum over layers l of  w_l |G_l(x) - G_l(patch)|^2 / |G_l(patch)|^2
 
 Gatys, Ecker and Bethge (2015), "Texture synthesis using convolutional neural networks", by L-BFGS
-from noise, with pooling by the mean; after it, the histogram of colours is matched, as in the code
-they published. Where this departs from the paper: layers count as shares (see `Perceptual`), the
-noise has the patch's own colours, and convolutions pad with a mirror, not with black, for a small
-patch has more of a border than a large picture can take on. The picture may lie on a torus, so that
-it tiles, or be made from coarse to fine, each octave twice the last, so that what is larger than a
-receptive field finds its place first. Filters need not be learnt (Ustyuzhaninov et al.,
-2016, "Texture synthesis using shallow convolutional networks with random filters").
+from noise, with pooling by the mean; at the end, if asked, the histogram of colours is matched, as
+in the code they published, which takes the picture away from the Gram matrices again.
+
+Where this departs from the paper: layers count as shares (see `Perceptual`), the noise has the
+patch's own colours, and convolutions pad with a mirror, not with black, for a small patch has more
+of a border than a large picture can take on. The picture may lie on a torus, so that it tiles. It
+is made from coarse to fine, each octave twice the last, so that what is larger than a receptive
+field finds its place first; the paper has one octave. Filters need not be learnt (Ustyuzhaninov et
+al., 2016, "Texture synthesis using shallow convolutional networks with random filters").
 
     made = synthesise(load_model("vgg19"), patches, TextureOptions(size=(512, 512)))
 """
@@ -27,7 +29,7 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.receptive import receptive_field
 from fc7.engine.models.sizes import Sizes
-from fc7.engine.style.histogram import HISTOGRAMS, check_histogram
+from fc7.engine.style.histogram import HISTOGRAMS, NONE, check_histogram
 from fc7.engine.style.layers import texture_layers
 from fc7.engine.style.perceptual import Perceptual
 from fc7.engine.style.picture import DescentOptions, descend
@@ -67,10 +69,10 @@ class TextureOptions:
     layers: tuple[str, ...] = ()
     tileable: bool = False
     pooling: str = "average"
-    octaves: int = 1
+    octaves: int = 2
     evaluations: int = 300
     pairs: int = 20
-    histogram: str = "channels"
+    histogram: str = NONE
     seed: int = 0
 
     def check(self) -> None:

@@ -113,7 +113,7 @@ def test_textures_asked_for_differently_stand_side_by_side(
     page = write_report(run, network=network).read_text(encoding="utf-8")
     section = page.split('id="texture"')[1].split("</section>")[0]
     assert section.count("<img") == 2 * 2 * 4
-    assert "relu1, pool2; average pooling; 1 octave; tileable, shown twice each way" in section
+    assert "relu1, pool2; average pooling; 2 octaves; tileable, shown twice each way" in section
     assert "4 patches" in section
     _, line = [one for one in commands(Subject(run, network, None, 0)) if "fc7 texture" in one]
     assert (
@@ -167,7 +167,7 @@ def test_the_verb_writes_the_textures_of_one_patch(
         assert one["picture"] == str(tmp_path / name)
         assert np.array_equal(picture((tmp_path / name).read_bytes()), as_array(made.images[0]))
         assert (one["before"], one["after"]) == (made.before.item(), made.after.item())
-    assert found["octaves"] == [[40, 60]]
+    assert found["octaves"] == [[20, 30], [40, 60]]
     code, said, err = typed(capsys, monkeypatch, *words)
     assert (code, said) == (0, "")
     assert "40 x 60 pixels; of the noise's loss" in err
