@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from fc7.bench.record import record, recorded_cases
 from fc7.engine.errors import OptionError
-from fc7.engine.models import load_model
+from fc7.engine.models import Network, load_model
 from fc7.engine.style.texture import TextureOptions, synthesise
 from fc7.engine.synthesis.picture_files import read_picture
 
@@ -132,7 +131,7 @@ def main() -> int:
     return int(bool(above))
 
 
-def measured(network: Any, patch: Tensor, evaluations: int) -> dict[str, float]:
+def measured(network: Network, patch: Tensor, evaluations: int) -> dict[str, float]:
     """Return a patch's case."""
     options = TextureOptions(evaluations=evaluations)
     begun = time.process_time()
