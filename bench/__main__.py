@@ -65,6 +65,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
             "synthesis", ("-m", "fc7.bench.synthesis", *(("--cifar", cifar) if cifar else ()))
         ),
         Benchmark("style_tiles", ("-m", "fc7.bench.style_tiles")),
+        Benchmark("texture", ("-m", "fc7.bench.texture")),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark(
             "pruning",

@@ -87,6 +87,10 @@ VERBS: Mapping[str, Verb] = {
         "facets",
         "Paint each of the kinds of image that excite a class or a channel: it may have several.",
     ),
+    "texture": Verb(
+        "texture",
+        "Let a patch's texture go on: pictures of any size whose Gram matrices are the patch's.",
+    ),
     "layers": Verb(
         "inspect",
         "List a network's layers: names, shapes, receptive fields, bytes a row.",

@@ -6,6 +6,8 @@ import shlex
 from fc7.engine.data.targets import open_targets, spell_units
 from fc7.engine.store import Job, Run
 from fc7.engine.store.stored import StoredMaps, stored_maps
+from fc7.engine.style import texture_job
+from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.synthesis import dream_job, invert_job
 from fc7.engine.synthesis.attack_options import AttackOptions
 from fc7.engine.synthesis.classes import ClassesOptions
@@ -23,6 +25,7 @@ def synthesis_commands(run: Run) -> dict[str, str]:
         **{one.job.name: _fool(run, one) for one in stored_fools(run)},
         **{one.job.name: _dream(run, one) for one in stored_maps(run, dream_job.TECHNIQUE)},
         **{one.job.name: _invert(run, one) for one in stored_maps(run, invert_job.TECHNIQUE)},
+        **{one.job.name: _texture(run, one) for one in stored_maps(run, texture_job.TECHNIQUE)},
     }
 
 
@@ -108,5 +111,21 @@ def _dream(run: Run, stored: StoredMaps) -> str:
                  "side", "form", "seed", "batch_rows", "part_rows"):  # fmt: skip
         if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
             option = {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
+            words += [f"--{option}", str(said[name])]
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _texture(run: Run, stored: StoredMaps) -> str:
+    asked, options = stored.about, stored.job.fingerprint["options"]
+    words = ["fc7", "texture", run.meta["source"]["spec"], *network_options(stored.job)]
+    words += ["--size", "x".join(map(str, asked["size"]))] if asked["size"] else []
+    words += ["--layers", ",".join(asked["layers_asked"])] if asked["layers_asked"] else []
+    words += ["--tileable"] if asked["tileable"] else []
+    usual = {field.name: field.default for field in dataclasses.fields(TextureJobOptions)}
+    said = {**asked, "batch_rows": options["batch_rows"], "part_rows": run.part_rows}
+    for name in ("octaves", "evaluations", "histogram", "pooling", "samples", "side", "seed",
+                 "batch_rows", "part_rows"):  # fmt: skip
+        if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
+            option = "batch" if name == "batch_rows" else name.replace("_", "-")
             words += [f"--{option}", str(said[name])]
     return shlex.join([*words, "--out", str(run.folder)])

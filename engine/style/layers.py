@@ -79,3 +79,33 @@ def _weight(word: str, number: str) -> float:
     if not 0 < weight < float("inf"):
         raise OptionError(f"{word!r} has no weight above 0; write NAME=WEIGHT, such as relu1_1=2")
     return weight
+
+
+_TEXTURE = (
+    ("relu1_1", *(f"pool{block}" for block in range(1, 5))),
+    ("relu1", "pool1", "pool2", "relu3", "relu4"),
+)
+
+
+def texture_layers(network: Network, named: Sequence[str] = ()) -> dict[str, float]:
+    """Return the layers that a texture is read from, each with its share.
+
+    Of the VGG networks, after Gatys, Ecker and Bethge (2015), figure 3: relu1_1 (which the authors'
+    own network, whose ReLUs write over what they read, calls conv1_1) and pool1 to pool4. Of
+    networks whose layers go by AlexNet's names, relu1, pool1, pool2, relu3 and relu4.
+
+    Args:
+        network: the network.
+        named: as of `style_layers`; the usual ones of the network if empty.
+
+    Raises:
+        LayerError: there is no such layer.
+        OptionError: as of `style_layers`.
+    """
+    usual = next((names for names in _TEXTURE if set(names) <= set(network.layers)), ())
+    if not (named or usual):
+        raise OptionError(
+            f"{network.name} has none of the layers that textures are usually read from; name "
+            "some: --layers, of those that fc7 layers lists"
+        )
+    return _shares(network, named or usual)

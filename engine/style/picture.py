@@ -150,7 +150,8 @@ class _Curves:
 def _by_lbfgs(
     problem: _Problem, start: Tensor, options: DescentOptions, report: Callable[[int], None]
 ) -> Pictures:
-    how = LbfgsOptions(options.evaluations, options.pairs, loss_tolerance=0.0)
+    # Of many pixels each one's gradient is small long before the picture is done.
+    how = LbfgsOptions(options.evaluations, options.pairs, 0.0, 0.0)
     search, curves = BatchedLbfgs(problem.way.latent(start), how), _Curves()
     done = 0
     while bool(search.running.any()):

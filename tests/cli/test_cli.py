@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fc7.engine.cli import verbs
 from fc7.engine.cli.console import emit_json, emit_table
 from fc7.engine.cli.main import main
 from fc7.engine.cli.verbs import VERBS, load
@@ -70,11 +71,8 @@ def test_the_list_of_verbs_says_what_their_help_does(verb: str) -> None:
 
 def test_no_verb_is_left_out_of_the_list() -> None:
     listed = {verb.file for verb in VERBS.values()}
-    folder = Path(fc7.engine.cli.verbs.__file__).parent
-    registering = {
-        path.stem for path in folder.glob("*.py") if "\ndef register(" in path.read_text()
-    }
-    assert registering == listed
+    files = Path(verbs.__file__).parent.glob("*.py")
+    assert {file.stem for file in files if "\ndef register(" in file.read_text()} == listed
 
 
 def test_demo_makes_everything_the_report_needs(made: Path) -> None:

@@ -21,6 +21,8 @@ from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.store import Run, run_stage
+from fc7.engine.style.texture_job import texture
+from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.synthesis.dream_options import DreamJobOptions
 from fc7.engine.synthesis.fool_job import FoolOptions
 from fc7.engine.synthesis.fool_workflow import fool
@@ -88,6 +90,8 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     dream(pictures, network, made.folder, quick)
     inverted = InvertJobOptions(evaluations=4, starts=1, threads=1)
     invert(pictures, network, ["conv1", "fc7"], made.folder, inverted)
+    small = TextureJobOptions(size=(32, 32), layers=("conv1",), evaluations=1, threads=1)
+    texture(pictures, network, made.folder, small)
     return made
 
 

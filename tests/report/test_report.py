@@ -33,6 +33,7 @@ SECTIONS = [
     "fool",
     "invert",
     "dream",
+    "texture",
     "neighbours",
     "projection",
     "speed",
