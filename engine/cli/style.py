@@ -59,9 +59,7 @@ def style(
     style_scale: Annotated[
         float, typer.Option(help="Of the strokes: the style's longer side by the content's.")
     ] = 1.0,
-    scales: Annotated[
-        int, typer.Option(min=1, help="Sizes of a picture, the smallest first.")
-    ] = 1,
+    scales: Annotated[int, typer.Option(min=1, help="Sizes of a picture, the smallest first.")] = 1,
     ratio: Annotated[float, typer.Option(help="Of one scale's side to the last one's.")] = 2.0,
     keep_colours: Annotated[
         bool, typer.Option("--keep-colours", help="Paint brightness alone.")
@@ -75,7 +73,8 @@ def style(
     ] = 0.01,
     optimiser: Annotated[str, typer.Option(help="lbfgs or adam.")] = "lbfgs",
     side: Annotated[
-        int | None, typer.Option(min=1, help="Resize contents to so many pixels of the longer side.")
+        int | None,
+        typer.Option(min=1, help="Resize contents to so many pixels of the longer side."),
     ] = None,
     form: Annotated[
         str, typer.Option("--format", help="Of a run's pictures: png, or webp, with some loss.")
@@ -190,16 +189,18 @@ def _draw(
             report=lambda done: report(Progress("style", done, total)),
         )
     save_picture(lambda: Image.fromarray(as_array(found.images[0])), out)
-    losses = {term: (float(c[0, 0]), float(c[0, -1])) for term, c in found.curves.items()}
+    first = {term: float(curve[0, 0]) for term, curve in found.curves.items()}
+    last = {term: float(curve[0, -1]) for term, curve in found.curves.items()}
     if json:
         emit_json(
             {
                 "image": source.key(0),
                 "picture": str(out),
                 "evaluations": int(found.evaluations[0]),
-                "losses": {term: dict(zip(("first", "last"), both)) for term, both in losses.items()},
+                "first": first,
+                "last": last,
             }
         )
         return
-    said = (f"{term} {number(a)} \u2192 {number(b)}" for term, (a, b) in losses.items())
+    said = (f"{term} {number(first[term])} \u2192 {number(last[term])}" for term in first)
     say(f"{out}: {', '.join(said)}")

@@ -41,9 +41,7 @@ class PairsSource(Source):
 
     kind = "pairs"
 
-    def __init__(
-        self, contents: Source, styles: Sequence[Source], together: bool = False
-    ) -> None:
+    def __init__(self, contents: Source, styles: Sequence[Source], together: bool = False) -> None:
         self.contents, self.together = contents, together
         self._sources = tuple(styles)
         self._starts = np.cumsum([0, *map(len, styles)])
@@ -163,13 +161,23 @@ def open_pairs(spec: str, max_pixels: int = MAX_PIXELS) -> PairsSource:
     Raises:
         SourceError: it is not written so, or one of them cannot be opened.
     """
+    contents, styles, together = names_in(spec)
+    return pairs_of(contents, styles, together, max_pixels)
+
+
+def names_in(spec: str) -> tuple[str, list[str], bool]:
+    """Return what names the contents, what names styles, and whether these stand together.
+
+    Raises:
+        SourceError: the spec is not written so.
+    """
     kind, _, rest = spec.partition(":")
     contents, *styles = map(unquote, rest.split("|"))
     if not (contents and styles and all(styles)):
         raise SourceError(
             f"{spec!r} is not {kind}:CONTENT|STYLE; write for example {kind}:photos/|paintings/"
         )
-    return pairs_of(contents, styles, f"{kind}:" == _MIXED, max_pixels)
+    return contents, styles, f"{kind}:" == _MIXED
 
 
 def pairs_of(

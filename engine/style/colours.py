@@ -76,5 +76,5 @@ class Luminance:
 
 
 def _luminance(images: Tensor) -> Tensor:
-    red, green, blue = images.split(1, 1)
-    return _RED * red + _GREEN * green + _BLUE * blue
+    """Return Y, (N, 1, H, W)."""
+    return _RED * images[:, 0:1] + _GREEN * images[:, 1:2] + _BLUE * images[:, 2:3]

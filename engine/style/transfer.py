@@ -228,7 +228,7 @@ class Transfer:
                 start = _resized(found[-1].images, size)
             targets = self._targets(own, size, looks)
             done = len(found) * self.options.evaluations
-            told = report and (lambda more, done=done: report(done + more))
+            told = None if report is None else partial(_told, report, done)
             found.append(descend(self.judge, targets, start, self.options, self._way, told))
         images = found[-1].images
         if self.options.keep_colours:
@@ -254,9 +254,7 @@ class Transfer:
         keys = Keys(np.array(seeds, np.int64), np.zeros(len(seeds), np.int64))
         return uniform(keys, Purpose.START, (3, *size)).to(contents.device)
 
-    def _targets(
-        self, contents: Tensor, size: tuple[int, int], looks: Sequence[Look]
-    ) -> Targets:
+    def _targets(self, contents: Tensor, size: tuple[int, int], looks: Sequence[Look]) -> Targets:
         """Return what pictures of a size are to be."""
         images = _resized(contents, size)
         if self.options.keep_colours:
@@ -283,6 +281,10 @@ class Transfer:
             self._sizes.check((resized.shape[2], resized.shape[3]), "a style image")
             found.append(self.judge.grams(resized if image is None else matched(resized, image)))
         return mixed(found, look.shares)
+
+
+def _told(report: Callable[[int], None], before: int, done: int) -> None:
+    report(before + done)
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,8 @@
     run["style.evaluations"]    (N,) int64, until the picture stopped
 
 Terms are "style LAYER", "content LAYER" and "variation", as the attributes of `style` list them,
-without their weights. An image that is too small for the first scales has NaN there.
+without their weights. A content that is too small for the first scales begins with the next, and
+its curve with a straight line.
 
 Images of one size go together, always as many of them: where too few are left, the last one is
 repeated. So a row's picture does not depend on which others there are, to the bit. A second job in
@@ -40,6 +41,8 @@ from fc7.engine.style.transfer_options import StyleJobOptions
 from fc7.engine.synthesis.picture_files import encode_picture, fit
 
 TECHNIQUE = "style"
+
+_LISTS = ("mix", "style_layers", "content_layers")
 
 
 class Style:
@@ -90,7 +93,13 @@ class Style:
         of = {"technique": TECHNIQUE, "of": self.name}
         count = len(self.terms)
         evaluations = self._options.evaluations * self._options.scales
-        about = {**of, **self.asked, "terms": list(self.terms)}
+        about = {
+            **of,
+            **self.asked,
+            "terms": list(self.terms),
+            # As they were written, for the command that makes the same again.
+            "words": {name: list(getattr(self._options, name)) for name in _LISTS},
+        }
         return [
             Output(self.name, (), BYTES, about),
             Output(f"{self.name}.first", (count,), "float32", of),
@@ -146,12 +155,10 @@ class Style:
             raise OptionError(f"{self._source.key(numbers[0])}: {error}") from error
         made = len(images)
         ran = torch.stack([found.curves[term][:made] for term in self.terms], 1).cpu().numpy()
-        curves = np.full((made, *self.outputs[3].shape), np.nan, np.float32)
-        curves[:, :, curves.shape[2] - ran.shape[2] :] = ran
+        whole = self._options.evaluations * self._options.scales
+        curves = np.pad(ran, ((0, 0), (0, 0), (whole - ran.shape[2], 0)), mode="edge")
         values: dict[str, NDArray[Any] | list[bytes]] = {
-            self.name: [
-                encode_picture(image, self._options.form) for image in found.images[:made]
-            ],
+            self.name: [encode_picture(image, self._options.form) for image in found.images[:made]],
             f"{self.name}.first": ran[:, :, 0],
             f"{self.name}.last": ran[:, :, -1],
             f"{self.name}.curve": curves,
