@@ -17,6 +17,8 @@ from fc7.engine.synthesis.randomness import Keys
 from fc7.engine.synthesis.rows import each_row
 
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
+# A deviation below a quarter of one of 256 levels is rounding: there is nothing to spread.
+_FLAT = 2**-10
 
 
 def luminance(images: Tensor) -> Tensor:
@@ -45,11 +47,11 @@ def matched(style: Tensor, image: Tensor) -> Tensor:
         style: (1, 3, H', W') in [0, 1].
         image: (1, 3, H, W) in [0, 1].
     """
-    theirs, own = _luminance(style), _luminance(image)
+    theirs, own = (_luminance(one).double() for one in (style, image))
     deviation = theirs.std(correction=0)
-    ratio = torch.where(deviation > 0, own.std(correction=0) / deviation, 0.0)
+    ratio = torch.where(deviation > _FLAT, own.std(correction=0) / deviation, 0.0)
     found = ratio * (theirs - theirs.mean()) + own.mean()
-    return found.clamp(0, 1).expand(-1, 3, -1, -1).contiguous()
+    return found.float().clamp(0, 1).expand(-1, 3, -1, -1).contiguous()
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class Transfer:
         size: height and width of most images; how many best go through the network at once
             depends on it. The network's own if None.
         together: how many do, instead.
+        way: from latents to pictures; a sigmoid if None.
 
     Attributes:
         options: how.
@@ -174,6 +175,7 @@ class Transfer:
         options: StyleOptions | None = None,
         size: tuple[int, int] | None = None,
         together: int | None = None,
+        way: Parametrisation | None = None,
     ) -> None:
         self.options = options or StyleOptions()
         self.options.check()
@@ -186,7 +188,7 @@ class Transfer:
         self.judge = Perceptual(network, style, content, size=size, together=together)
         self._network = network
         self._sizes = Sizes(network, self.judge.layers)
-        pixels: Parametrisation = SigmoidPixels(margin=_MARGIN)
+        pixels = way or SigmoidPixels(margin=_MARGIN)
         self._way = Luminance(pixels) if own.keep_colours else pixels
 
     def scales(self, size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -226,7 +228,7 @@ class Transfer:
         for size in sizes:
             if found:
                 start = _resized(found[-1].images, size)
-            targets = self._targets(own, size, looks)
+            targets = self.targets(own, size, looks)
             done = len(found) * self.options.evaluations
             told = None if report is None else partial(_told, report, done)
             found.append(descend(self.judge, targets, start, self.options, self._way, told))
@@ -254,8 +256,8 @@ class Transfer:
         keys = Keys(np.array(seeds, np.int64), np.zeros(len(seeds), np.int64))
         return uniform(keys, Purpose.START, (3, *size)).to(contents.device)
 
-    def _targets(self, contents: Tensor, size: tuple[int, int], looks: Sequence[Look]) -> Targets:
-        """Return what pictures of a size are to be."""
+    def targets(self, contents: Tensor, size: tuple[int, int], looks: Sequence[Look]) -> Targets:
+        """Return what pictures of a size are to be; see `__call__`."""
         images = _resized(contents, size)
         if self.options.keep_colours:
             images = each_row(luminance, images)
