@@ -18,6 +18,7 @@
     fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
     fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
     fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
+    fc7.style("photos/", ["paintings/"], "vgg19", "run/")     # photos, painted: run["style"]
     fc7.facets(run, "facets/", [3])     # the kinds of image that excite class 3: run["facets"]
     fc7.open_store("run/")              # later, without torch
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
     from fc7.engine.store.patches import read_patches
+    from fc7.engine.style.transfer import StyleOptions, style_images
+    from fc7.engine.style.transfer_options import StyleJobOptions
+    from fc7.engine.style.transfer_workflow import style
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
     from fc7.engine.synthesis.dream import DreamOptions, dream_images
@@ -80,6 +84,8 @@ _HOMES = {
     "PruneOptions": "fc7.engine.attribution.pruning.workflow",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
+    "StyleJobOptions": "fc7.engine.style.transfer_options",
+    "StyleOptions": "fc7.engine.style.transfer",
     "classes": "fc7.engine.synthesis.workflow",
     "dream": "fc7.engine.synthesis.workflow",
     "dream_images": "fc7.engine.synthesis.dream",
@@ -107,6 +113,8 @@ _HOMES = {
     "saliency": "fc7.engine.attribution.workflow",
     "saliency_maps": "fc7.engine.attribution.saliency",
     "segment": "fc7.engine.attribution.workflow",
+    "style": "fc7.engine.style.transfer_workflow",
+    "style_images": "fc7.engine.style.transfer",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -129,6 +137,8 @@ __all__ = [
     "PruneOptions",
     "SaliencyOptions",
     "SegmentOptions",
+    "StyleJobOptions",
+    "StyleOptions",
     "classes",
     "dream",
     "dream_images",
@@ -156,6 +166,8 @@ __all__ = [
     "saliency",
     "saliency_maps",
     "segment",
+    "style",
+    "style_images",
     "verify",
     "write_report",
 ]
