@@ -123,7 +123,7 @@ def speed(
             if who == "together":
                 made = [transfer(contents, [look] * len(contents))]
             else:
-                made = [transfer(one, [look]) for one in contents.split(1)]
+                made = [transfer(one, [look]) for one in torch.split(contents, 1)]
             spent = time.process_time() - begun
             seconds[who].append(spent / (len(contents) * evaluations))
             # Of the first step, after which other last bits lead other ways.

@@ -178,7 +178,7 @@ def _draw(
     from fc7.engine.words import number
 
     content = fit(source.decode(source.read(0)), options.side).float().div_(255)
-    styles = [source.style(style).float().div_(255) for style in source.styles_of(0)]
+    styles = [source.style(style) for style in source.styles_of(0)]
     with progress() as report:
         total = options.evaluations * options.scales
         found = style_images(

@@ -98,7 +98,7 @@ class Look:
     """A style, or several that are mixed.
 
     Args:
-        images: at least one, each (3, H, W) or (1, 3, H, W), float in [0, 1].
+        images: at least one, each (3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
         mix: how much each counts; all alike if empty.
 
     Raises:
@@ -109,7 +109,7 @@ class Look:
     def __init__(self, images: Sequence[Tensor], mix: Sequence[float] = ()) -> None:
         if not images:
             raise ValueError("no style; give one image at least")
-        self.images = [_one(image) for image in images]
+        self.images = [_batch(image) for image in images]
         self.shares = mixture(len(images), mix)
 
 
@@ -126,7 +126,8 @@ def style_images(
     Args:
         network: the network.
         contents: (N, 3, H, W), float in [0, 1], N at least 1; of any size that reaches the layers.
-        styles: one image or more, each (3, H, W) or (1, 3, H, W), of any size.
+        styles: one image or more, each (3, H, W) or (1, 3, H, W), of any size, float in [0, 1]
+            or uint8.
         options: how.
         seeds: one a row, of its noise; `options.seed` for all if None.
         report: called with the evaluations so far, after each.
@@ -279,7 +280,7 @@ class Transfer:
         found = []
         for style in look.images:
             scale = self.options.style_scale * max(size) / max(style.shape[2:])
-            resized = at_scale(style.to(self._network.device), scale)
+            resized = at_scale(_floats(style.to(self._network.device)), scale)
             self._sizes.check((resized.shape[2], resized.shape[3]), "a style image")
             found.append(self.judge.grams(resized if image is None else matched(resized, image)))
         return mixed(found, look.shares)
@@ -293,12 +294,17 @@ def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return each_row(partial(at_size, size=size), images)
 
 
-def _one(image: Tensor) -> Tensor:
-    """Return a style image as (1, 3, H, W) float32."""
+def _batch(image: Tensor) -> Tensor:
+    """Return a style image as (1, 3, H, W), of the dtype that it has."""
     batch = image[None] if image.ndim == 3 else image
-    if batch.shape[:2] != (1, 3) or batch.ndim != 4 or not batch.is_floating_point():
+    fits = batch.ndim == 4 and batch.shape[:2] == (1, 3)
+    if not fits or not (batch.is_floating_point() or batch.dtype == torch.uint8):
         raise ValueError(
-            f"expected a float style image (3, H, W) in [0, 1], not {image.dtype} "
+            f"expected a style image (3, H, W), float in [0, 1] or uint8, not {image.dtype} "
             f"{tuple(image.shape)}"
         )
-    return batch.detach().float()
+    return batch.detach()
+
+
+def _floats(image: Tensor) -> Tensor:
+    return image.float() if image.is_floating_point() else image.float().div_(255)

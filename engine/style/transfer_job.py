@@ -178,6 +178,6 @@ class Style:
         for number in numbers:
             styles = tuple(self._source.styles_of(number))
             if styles not in known:
-                images = [self._source.style(style).float().div_(255) for style in styles]
+                images = [self._source.style(style) for style in styles]
                 known[styles] = Look(images, self._shares)
         return [known[tuple(self._source.styles_of(number))] for number in numbers]

@@ -226,7 +226,7 @@ def test_what_is_no_image_is_refused(network: Network) -> None:
         (x[:0], [x[:1]]),
         (x, [x]),
         (x, []),
-        (x, [x[0].byte()]),
+        (x, [x[0].int()]),
     ):
         with pytest.raises(ValueError, match=r"expected|style|one at least"):
             style_images(network, contents, styles)
