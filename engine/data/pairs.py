@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from fc7.engine.data.decode import MAX_PIXELS
@@ -103,12 +104,12 @@ class PairsSource(Source):
         content = numbers // self.looks
         table = self.contents.rows(int(content[0]), int(content[-1]) + 1)
         own = table.take(pa.array(content - content[0]))
-        names = [self._look_keys[row % self.looks] for row in numbers.tolist()]
-        of_contents = own["key"].to_pylist()
+        keys = own["key"]
         if len(self.contents) == 1:
-            of_contents = [_key(self.contents, 0)] * len(numbers)
-        keys = [f"{key}|{name}" for key, name in zip(of_contents, names, strict=True)]
-        return pa.table([pa.array(keys, pa.large_string()), own["label"]], schema=ROW_SCHEMA)
+            keys = pa.array([_key(self.contents, 0)] * len(numbers), pa.large_string())
+        names = pa.array(self._look_keys, pa.large_string()).take(pa.array(numbers % self.looks))
+        joined = pc.binary_join_element_wise(keys, names, pa.scalar("|", pa.large_string()))
+        return pa.table([joined, own["label"]], schema=ROW_SCHEMA)
 
     def read(self, row: int) -> bytes:
         """Return the bytes of a row's content.

@@ -41,7 +41,10 @@ def _legend(curves: Mapping[str, NDArray[np.float32]], colours: Mapping[str, str
     listed = []
     for term, colour in colours.items():
         swatch = element(
-            "svg", element("rect", width=8, height=8, fill=colour), viewBox="0 0 8 8", class_="key"
+            "svg",
+            element("rect", width=8, height=8, fill=colour),
+            viewBox="0 0 8 8",
+            class_="swatch",
         )
         begins, ends = float(curves[term][0]), float(curves[term][-1])
         listed.append(element("li", swatch, f"{term} {number(begins)} \u2192 {number(ends)}"))
