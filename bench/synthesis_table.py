@@ -116,3 +116,25 @@ def style_tiles_rows(results: Results) -> list[Row]:
             "1e-06",
         ),
     ]
+
+
+def style_rows(results: Results) -> list[Row]:
+    """Return the rows of style transfer: where it ends beside torch's, and what eight cost."""
+    rows, bars = [], results["bars"]
+    for name, facts in results["cases"].items():
+        what = f"style transfer, {name}, {results['side']} pixels"
+        loss, quick = next(iter(facts["of_torchs_better"].values())), facts["speed"]
+        ours = quick["cpu_seconds_an_evaluation"]["together"]
+        rows += [
+            (
+                f"{what}, loss after {results['evaluations']} evaluations, to torch's L-BFGS",
+                f"{loss:.3f} x",
+                f"{bars['loss']:g} x at most",
+            ),
+            (
+                f"{what}, CPU-seconds of eight at once, to one by one",
+                f"{quick['ratio']:.2f} x ({ours:.3f} CPU-s an evaluation)",
+                f"{bars['cpu_seconds']:g} x at most",
+            ),
+        ]
+    return rows

@@ -18,6 +18,7 @@ from fc7.bench.synthesis_table import (
     fool_rows,
     inversion_rows,
     lbfgs_rows,
+    style_rows,
     style_tiles_rows,
     synthesis_rows,
 )
@@ -248,6 +249,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,
     "synthesis": synthesis_rows,
+    "style": style_rows,
     "lbfgs": lbfgs_rows,
     "inversion": inversion_rows,
     "style_tiles": style_tiles_rows,

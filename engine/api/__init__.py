@@ -19,6 +19,7 @@
     fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
     fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
     fc7.texture("patches/", "vgg19", "run/")    # pictures of any size with their textures
+    fc7.style("photos/", ["paintings/"], "vgg19", "run/")     # photos, painted: run["style"]
     fc7.facets(run, "facets/", [3])     # the kinds of image that excite class 3: run["facets"]
     fc7.open_store("run/")              # later, without torch
 
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from fc7.engine.style.texture import TextureOptions, synthesise
     from fc7.engine.style.texture_job import texture
     from fc7.engine.style.texture_options import TextureJobOptions
+    from fc7.engine.style.transfer import StyleOptions, style_images
+    from fc7.engine.style.transfer_options import StyleJobOptions
+    from fc7.engine.style.transfer_workflow import style
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
     from fc7.engine.synthesis.dream import DreamOptions, dream_images
@@ -86,6 +90,8 @@ _HOMES = {
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
     "TextureJobOptions": "fc7.engine.style.texture_options",
     "TextureOptions": "fc7.engine.style.texture",
+    "StyleJobOptions": "fc7.engine.style.transfer_options",
+    "StyleOptions": "fc7.engine.style.transfer",
     "classes": "fc7.engine.synthesis.workflow",
     "dream": "fc7.engine.synthesis.workflow",
     "dream_images": "fc7.engine.synthesis.dream",
@@ -115,6 +121,8 @@ _HOMES = {
     "segment": "fc7.engine.attribution.workflow",
     "synthesise": "fc7.engine.style.texture",
     "texture": "fc7.engine.style.texture_job",
+    "style": "fc7.engine.style.transfer_workflow",
+    "style_images": "fc7.engine.style.transfer",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -137,6 +145,8 @@ __all__ = [
     "PruneOptions",
     "SaliencyOptions",
     "SegmentOptions",
+    "StyleJobOptions",
+    "StyleOptions",
     "TextureJobOptions",
     "TextureOptions",
     "classes",
@@ -166,6 +176,8 @@ __all__ = [
     "saliency",
     "saliency_maps",
     "segment",
+    "style",
+    "style_images",
     "synthesise",
     "texture",
     "verify",

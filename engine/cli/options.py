@@ -143,6 +143,18 @@ def split_numbers(text: str | None, option: str) -> tuple[float, float, float] |
     return first, second, third
 
 
+def split_weights(text: str | None, option: str) -> tuple[float, ...]:
+    """Read comma-separated weights; none without text."""
+    if text is None:
+        return ()
+    try:
+        return tuple(float(field) for field in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no list of weights such as 3,1", param_hint=option
+        ) from None
+
+
 def split_size(text: str | None, option: str) -> tuple[int, int] | None:
     """Read a height and a width in pixels, or one side of both."""
     if text is None:

@@ -81,7 +81,7 @@ def texture(
     strict: o.Strict = False,
     json: o.Json = False,
 ) -> None:
-    """Let a patch's texture go on: pictures of any size whose Gram matrices are the patch's.
+    """Let a texture go on from a patch, to any size: texture synthesis.
 
     Example: `fc7 texture patches/ --model vgg19 --size 512 --out runs/textures`
 

@@ -87,7 +87,8 @@ VERBS: Mapping[str, Verb] = {
         "facets",
         "Paint each of the kinds of image that excite a class or a channel: it may have several.",
     ),
-    "texture": Verb(
+    "style": Verb("style", "Paint images in the style of others: Gatys, Ecker and Bethge (2016)."),
+    "texture": Verb("texture", "Let a texture go on from a patch, to any size: texture synthesis."),
         "texture",
         "Let a patch's texture go on: pictures of any size whose Gram matrices are the patch's.",
     ),

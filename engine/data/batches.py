@@ -1,6 +1,6 @@
 """Images for a network, ahead of their use: read, transformed, cut into batches, stacked."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -62,6 +62,31 @@ def batches(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
             batch = []
     if batch:
         yield batch
+
+
+def batches_by_size(
+    rows: Iterator[Row], together: Callable[[tuple[int, int]], int], most_bytes: int = 1 << 28
+) -> Iterator[list[Row]]:
+    """Put rows of one size together, each group as soon as it is full.
+
+    Args:
+        rows: with images.
+        together: from a height and width in pixels to how many rows make a batch.
+        most_bytes: of images that wait for others of their size; a batch beyond that may be
+            shorter, and so may the last ones.
+    """
+    waiting: dict[tuple[int, int], list[Row]] = {}
+    held = 0
+    for row in rows:
+        assert row.image is not None
+        size = row.image.shape[1], row.image.shape[2]
+        waiting.setdefault(size, []).append(row)
+        held += row.image.numel()
+        if len(waiting[size]) == together(size) or held > most_bytes:
+            ready = waiting.pop(size)
+            held -= sum(one.image.numel() for one in ready if one.image is not None)
+            yield ready
+    yield from waiting.values()
 
 
 def as_floats(batch: Sequence[Tensor], device: torch.device) -> Tensor:

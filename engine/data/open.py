@@ -21,7 +21,8 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
             text file of paths (`list.txt`), or `shapes:N:SEED`, the built-in images. See the
             modules folder, tar, parquet and paths for the layouts and the order of rows. Of a run
             of images that were made it is `targets:LAYER:UNITS:STARTS`, or
-            `facets:LAYER:UNITSxCOUNT`; see the modules targets and facet_targets.
+            `facets:LAYER:UNITSxCOUNT`, or `pairs:CONTENT|STYLE`; see the modules targets,
+            facet_targets and pairs.
         max_pixels: images with more pixels become bad rows, "too-large".
 
     Raises:
@@ -41,6 +42,10 @@ def open_source(spec: str | Path, max_pixels: int = MAX_PIXELS) -> Source:
         from fc7.engine.data.facet_targets import open_facets
 
         return open_facets(spec)
+    if spec.startswith(("pairs:", "mixed:")):
+        from fc7.engine.data.pairs import open_pairs
+
+        return open_pairs(spec, max_pixels)
     path = os.path.expanduser(spec)
     if os.path.isdir(path):
         from fc7.engine.data.folder import open_folder

@@ -3,11 +3,13 @@
 import dataclasses
 import shlex
 
+from fc7.engine.data.pairs import names_in
 from fc7.engine.data.targets import open_targets, spell_units
 from fc7.engine.store import Job, Run
 from fc7.engine.store.stored import StoredMaps, stored_maps
-from fc7.engine.style import texture_job
+from fc7.engine.style import texture_job, transfer_job
 from fc7.engine.style.texture_options import TextureJobOptions
+from fc7.engine.style.transfer_options import StyleJobOptions
 from fc7.engine.synthesis import dream_job, invert_job
 from fc7.engine.synthesis.attack_options import AttackOptions
 from fc7.engine.synthesis.classes import ClassesOptions
@@ -26,6 +28,7 @@ def synthesis_commands(run: Run) -> dict[str, str]:
         **{one.job.name: _dream(run, one) for one in stored_maps(run, dream_job.TECHNIQUE)},
         **{one.job.name: _invert(run, one) for one in stored_maps(run, invert_job.TECHNIQUE)},
         **{one.job.name: _texture(run, one) for one in stored_maps(run, texture_job.TECHNIQUE)},
+        **{one.job.name: _style(run, one) for one in stored_maps(run, transfer_job.TECHNIQUE)},
     }
 
 
@@ -110,8 +113,7 @@ def _dream(run: Run, stored: StoredMaps) -> str:
     for name in ("channel", "guide", "octaves", "ratio", "steps", "step_size", "jitter", "tile",
                  "side", "form", "seed", "batch_rows", "part_rows"):  # fmt: skip
         if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
-            option = {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
-            words += [f"--{option}", str(said[name])]
+            words += [_option(name), str(said[name])]
     return shlex.join([*words, "--out", str(run.folder)])
 
 
@@ -129,3 +131,25 @@ def _texture(run: Run, stored: StoredMaps) -> str:
             option = "batch" if name == "batch_rows" else name.replace("_", "-")
             words += [f"--{option}", str(said[name])]
     return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _style(run: Run, stored: StoredMaps) -> str:
+    asked, options = stored.about, stored.job.fingerprint["options"]
+    contents, styles, _ = names_in(run.meta["source"]["spec"])
+    words = ["fc7", "style", contents, *(word for one in styles for word in ("--style", one))]
+    for name, written in asked["words"].items():
+        words += [_option(name), ",".join(map(str, written))] if written else []
+    words += network_options(stored.job)
+    usual = {field.name: field.default for field in dataclasses.fields(StyleJobOptions)}
+    said = {**usual, **asked, "batch_rows": options["batch_rows"], "part_rows": run.part_rows}
+    for name in ("style_weight", "content_weight", "style_scale", "scales", "ratio", "start",
+                 "evaluations", "variation", "optimiser", "side", "form", "seed", "batch_rows",
+                 "part_rows"):  # fmt: skip
+        if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
+            words += [_option(name), str(said[name])]
+    words += ["--keep-colours"] if said["keep_colours"] else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _option(name: str) -> str:
+    return "--" + {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))

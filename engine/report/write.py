@@ -23,6 +23,7 @@ from fc7.engine.report.scatter import scatter
 from fc7.engine.report.section import Detail
 from fc7.engine.report.segmentation import segmentation
 from fc7.engine.report.speed import speed
+from fc7.engine.report.style import style_pictures
 from fc7.engine.report.subject import Subject
 from fc7.engine.report.texture import textures
 from fc7.engine.store import Run
@@ -39,7 +40,7 @@ LEAST_BYTES = 400_000
 _FIXED_SHARE = 0.6
 # What is shown of rows that were no images before: by the kind of their source. Of a data set,
 # nobody expects it.
-_MADE = {"targets": class_images, "facets": facet_images}
+_MADE = {"targets": class_images, "facets": facet_images, "pairs": style_pictures}
 
 
 def write_report(

@@ -65,10 +65,15 @@ def at_scale(image: Tensor, scale: float) -> Tensor:
     size = [round(side * scale) for side in image.shape[2:]]
     if min(size) < 1:
         raise OptionError(f"at the scale of {scale} nothing is left of {tuple(image.shape[2:])}")
-    if size == list(image.shape[2:]):
-        return image
+    return at_size(image, (size[0], size[1]))
+
+
+def at_size(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images in [0, 1], without aliasing: (N, 3, H, W) -> (N, 3, *size)."""
+    if images.shape[2:] == size:
+        return images
     resized: Tensor = functional.interpolate(
-        image, size, mode="bicubic", antialias=True, align_corners=False
+        images, size, mode="bicubic", antialias=True, align_corners=False
     )
     return resized.clamp(0, 1)
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import ImageStream
+from fc7.engine.data.batches import ImageStream, batches_by_size
 from fc7.engine.data.reader import ReadTimes, Row, read_rows
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
@@ -31,9 +31,6 @@ from fc7.engine.synthesis.dream_options import Dreaming, DreamJobOptions
 from fc7.engine.synthesis.picture_files import encode_picture, fit
 
 TECHNIQUE = "dream"
-
-# Of images that wait for others of their size, in bytes.
-_WAITING = 1 << 28
 
 
 class Dream:
@@ -106,18 +103,7 @@ class Dream:
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield dreams as soon as enough images of a size are there."""
-        waiting: dict[tuple[int, int], list[Row]] = {}
-        held = 0
-        for row in rows:
-            assert row.image is not None
-            size = row.image.shape[1], row.image.shape[2]
-            waiting.setdefault(size, []).append(row)
-            held += row.image.numel()
-            if len(waiting[size]) == self._together(size) or held > _WAITING:
-                ready = waiting.pop(size)
-                held -= sum(one.image.numel() for one in ready if one.image is not None)
-                yield self._dream(ready)
-        for ready in waiting.values():
+        for ready in batches_by_size(rows, self._together):
             yield self._dream(ready)
 
     def _together(self, size: tuple[int, int]) -> int:
