@@ -18,6 +18,8 @@
     fc7.fool("photos/", "alexnet", "run/")      # what it falls for: run["fool"], changes of pixels
     fc7.dream("photos/", "alexnet", "run/", fc7.DreamJobOptions(layer="relu4"))     # DeepDream
     fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
+    fc7.train_stylizer("photos/", ["scream.jpg"], "vgg16", "scream/")   # a network of a style
+    fc7.stylize("holiday/", "scream/", "run/")  # which any image gets in one pass: run["stylize"]
     fc7.facets(run, "facets/", [3])     # the kinds of image that excite class 3: run["facets"]
     fc7.open_store("run/")              # later, without torch
 
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
     from fc7.engine.store.patches import read_patches
+    from fc7.engine.style.fast.options import StylizeOptions, TrainStylizerOptions
+    from fc7.engine.style.fast.stylizer import load_stylizer
+    from fc7.engine.style.fast.workflow import export_stylizer, stylize, train_stylizer
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
     from fc7.engine.synthesis.dream import DreamOptions, dream_images
@@ -80,10 +85,13 @@ _HOMES = {
     "PruneOptions": "fc7.engine.attribution.pruning.workflow",
     "SaliencyOptions": "fc7.engine.attribution.gradient_jobs",
     "SegmentOptions": "fc7.engine.attribution.segmentation.job",
+    "StylizeOptions": "fc7.engine.style.fast.options",
+    "TrainStylizerOptions": "fc7.engine.style.fast.options",
     "classes": "fc7.engine.synthesis.workflow",
     "dream": "fc7.engine.synthesis.workflow",
     "dream_images": "fc7.engine.synthesis.dream",
     "dream_zoom": "fc7.engine.synthesis.zoom",
+    "export_stylizer": "fc7.engine.style.fast.workflow",
     "extract": "fc7.engine.features.workflow",
     "facets": "fc7.engine.synthesis.facet_workflow",
     "find_neighbors": "fc7.engine.features.search",
@@ -96,6 +104,7 @@ _HOMES = {
     "invert": "fc7.engine.synthesis.invert_job",
     "invert_images": "fc7.engine.synthesis.invert",
     "load_model": "fc7.engine.models",
+    "load_stylizer": "fc7.engine.style.fast.stylizer",
     "occlude": "fc7.engine.attribution.workflow",
     "occlusion_maps": "fc7.engine.attribution.occlusion",
     "open_source": "fc7.engine.data",
@@ -107,6 +116,8 @@ _HOMES = {
     "saliency": "fc7.engine.attribution.workflow",
     "saliency_maps": "fc7.engine.attribution.saliency",
     "segment": "fc7.engine.attribution.workflow",
+    "stylize": "fc7.engine.style.fast.workflow",
+    "train_stylizer": "fc7.engine.style.fast.workflow",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -129,10 +140,13 @@ __all__ = [
     "PruneOptions",
     "SaliencyOptions",
     "SegmentOptions",
+    "StylizeOptions",
+    "TrainStylizerOptions",
     "classes",
     "dream",
     "dream_images",
     "dream_zoom",
+    "export_stylizer",
     "extract",
     "facets",
     "find_neighbors",
@@ -145,6 +159,7 @@ __all__ = [
     "invert",
     "invert_images",
     "load_model",
+    "load_stylizer",
     "occlude",
     "occlusion_maps",
     "open_source",
@@ -156,6 +171,8 @@ __all__ = [
     "saliency",
     "saliency_maps",
     "segment",
+    "stylize",
+    "train_stylizer",
     "verify",
     "write_report",
 ]

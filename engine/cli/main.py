@@ -23,6 +23,7 @@ from fc7.engine.cli import (
     main_job,
     pruning,
     segmentation,
+    stylize,
     techniques,
 )
 from fc7.engine.cli.console import FAILED, INTERRUPTED, USAGE, say
@@ -65,6 +66,7 @@ fool.register(app)
 dream.register(app)
 invert.register(app)
 facets.register(app)
+stylize.register(app)
 inspect.register(app)
 
 
