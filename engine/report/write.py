@@ -22,6 +22,7 @@ from fc7.engine.report.scatter import scatter
 from fc7.engine.report.section import Detail
 from fc7.engine.report.segmentation import segmentation
 from fc7.engine.report.speed import speed
+from fc7.engine.report.stylize import styles
 from fc7.engine.report.subject import Subject
 from fc7.engine.store import Run
 from fc7.engine.store.atomic import publish, temporary_beside
@@ -117,6 +118,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             segmentation(subject, detail),
             fool(subject, detail),
             dreams(subject, detail),
+            styles(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

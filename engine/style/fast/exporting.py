@@ -11,13 +11,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fc7.engine.errors import OptionError
+from fc7.engine.models.network import first_line
 from fc7.engine.style.fast.stylizer import Stylizer
 from fc7.engine.style.fast.transformer import Transformer
 
@@ -29,11 +30,14 @@ _SIZE = (24, 20)
 
 def check_onnx() -> None:
     """Raise OptionError where a package is missing."""
-    missing = [package for package in _PACKAGES if find_spec(package) is None]
-    if missing:
-        raise OptionError(
-            f"an ONNX file needs the package {' and '.join(missing)}: pip install 'fc7[onnx]'"
-        )
+    for package in _PACKAGES:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise OptionError(
+                f"an ONNX file needs the package {package} ({first_line(error)}); "
+                "pip install 'fc7[onnx]'"
+            ) from error
 
 
 def export_onnx(stylizer: Stylizer, file: Path) -> None:

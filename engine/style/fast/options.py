@@ -96,8 +96,8 @@ class TrainStylizerOptions:
     @property
     def asked(self) -> dict[str, Any]:
         """What the weights depend on, as JSON."""
-        names = ("steps", "batch_rows", "learning_rate", "crop", "content_weight", "style_weight",
-                 "variation", "width", "blocks", "norm", "seed")  # fmt: skip
+        names = ("steps", "batch_rows", "learning_rate", "crop", "style_side", "content_weight",
+                 "style_weight", "variation", "width", "blocks", "norm", "seed")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 

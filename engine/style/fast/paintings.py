@@ -24,10 +24,12 @@ class Painting:
     Attributes:
         name: the file's, without its folder and ending, in letters, digits, `_` and `-`.
         image: (3, H, W) float32 in [0, 1].
+        file: that it was read from.
     """
 
     name: str
     image: Tensor
+    file: str = ""
 
     @property
     def digest(self) -> str:
@@ -66,7 +68,7 @@ def read_paintings(files: Sequence[str | Path], side: int) -> list[Painting]:
             raise OptionError(f"the style {error}; name an image file") from error
         taken = {ALL, *(painting.name for painting in found)}
         names = itertools.chain([_name(file)], (f"{_name(file)}-{n}" for n in itertools.count(2)))
-        found.append(Painting(next(name for name in names if name not in taken), image))
+        found.append(Painting(next(name for name in names if name not in taken), image, str(file)))
     return found
 
 

@@ -72,10 +72,12 @@ class Stylizer:
             OptionError: there is no such style, or it comes twice, or weights are no numbers of 0
                 or more.
         """
-        if words is None and len(self.styles) > 1:
-            raise OptionError(f"which style? name one or several of {self._names}")
+        if words is None:
+            if len(self.styles) > 1:
+                raise OptionError(f"which style? name one or several of {self._names}")
+            return (1.0,)
         weights = dict.fromkeys(self.styles, 0.0)
-        for word in (words or next(iter(self.styles))).split(","):
+        for word in words.split(","):
             name, equals, number = map(str.strip, word.partition("="))
             if name not in weights:
                 raise OptionError(f"no style {name!r}; the network has {self._names}")

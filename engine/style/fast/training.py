@@ -163,6 +163,7 @@ class TrainStylizer:
         np.save(folder / "losses.npy", losses.numpy())
         return {
             "styles": list(styles),
+            "files": [painting.file for painting in self.paintings],
             "steps": options.steps,
             "terms": list(self.terms),
             "first_loss": float(found[0]),
