@@ -64,6 +64,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark(
             "synthesis", ("-m", "fc7.bench.synthesis", *(("--cifar", cifar) if cifar else ()))
         ),
+        Benchmark("stylize", ("-m", "fc7.bench.stylize", *(("--cifar", cifar) if cifar else ()))),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark(
             "pruning",

@@ -18,6 +18,7 @@ from fc7.bench.synthesis_table import (
     fool_rows,
     inversion_rows,
     lbfgs_rows,
+    stylize_rows,
     synthesis_rows,
 )
 
@@ -249,6 +250,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "synthesis": synthesis_rows,
     "lbfgs": lbfgs_rows,
     "inversion": inversion_rows,
+    "stylize": stylize_rows,
 }
 
 

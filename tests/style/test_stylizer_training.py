@@ -221,13 +221,11 @@ def test_images_of_any_size_and_bad_ones(
         train_stylizer(images, paintings[:1], network, tmp_path / "other", options)
 
 
-def test_training_lowers_the_loss_of_images_not_seen(
-    network: Network, paintings: list[Path], tmp_path: Path
-) -> None:
-    options = replace(QUICK, steps=60, width=4, learning_rate=0.01, style_weight=10.0)
+def test_training_lowers_the_loss(network: Network, paintings: list[Path], tmp_path: Path) -> None:
+    options = replace(QUICK, steps=30, learning_rate=0.01)
     trained = train_stylizer("shapes:40:1", paintings, network, tmp_path / "run", options)
-    first, last = trained.losses[:10, 0].mean(), trained.losses[-10:, 0].mean()
-    assert last < 0.6 * first
+    first, last = trained.losses[:5, 0].mean(), trained.losses[-5:, 0].mean()
+    assert last < 0.7 * first
 
 
 def test_crops_are_functions_of_their_key() -> None:

@@ -64,6 +64,7 @@ class TrainStylizer:
         name: the job's name in the run: `stylizer`, or `stylizer-2` and so on.
 
     Attributes:
+        judge: how far images are from content and style, each term with its weight.
         terms: of the losses: "total", then each of them without its weight.
         asked: what distinguishes this network from others trained on the same images, as JSON.
 
@@ -78,6 +79,7 @@ class TrainStylizer:
     paintings: Sequence[Painting]
     options: TrainStylizerOptions
     name: str = TECHNIQUE
+    judge: Perceptual = field(init=False)
     terms: tuple[str, ...] = field(init=False)
     asked: dict[str, Any] = field(init=False)
 
@@ -92,13 +94,13 @@ class TrainStylizer:
         sizes.check((options.crop, options.crop), "a crop")
         for painting in self.paintings:
             sizes.check((painting.image.shape[1], painting.image.shape[2]), "an image of a style")
-        self._judge = Perceptual(
+        self.judge = Perceptual(
             self.network,
             {name: options.style_weight * share for name, share in layers.style.items()},
             {name: options.content_weight * share for name, share in layers.content.items()},
             size=(options.crop, options.crop),
         )
-        self.terms = ("total", *self._judge.terms, VARIATION)
+        self.terms = ("total", *self.judge.terms, VARIATION)
         self.asked = {
             "loss": self.network.digest,
             "styles": {painting.name: painting.digest for painting in self.paintings},
@@ -135,7 +137,7 @@ class TrainStylizer:
             progress = load_training(latest, model, optimizer)
             done, before = int(progress["steps"]), float(progress["seconds"])
             losses[:done] = progress["losses"][:done]
-        grams = [self._judge.grams(one.image[None].to(device)) for one in self.paintings]
+        grams = [self.judge.grams(one.image[None].to(device)) for one in self.paintings]
         started = saved = time.monotonic()
         for step, (images, places) in enumerate(self._batches(done), start=done):
             if places:
@@ -185,9 +187,9 @@ class TrainStylizer:
         for group in optimizer.param_groups:
             group["lr"] = self.options.learning_rate * cosine
         shares = shares_of_places(places, len(grams)).to(images.device)
-        targets = self._judge.targets(images, joined([grams[n % len(grams)] for n in places]))
+        targets = self.judge.targets(images, joined([grams[n % len(grams)] for n in places]))
         made = model(images, shares)
-        found = self._judge(made.detach(), targets)
+        found = self.judge(made.detach(), targets)
         variation = _VARIATION(made) / math.prod(made.shape[2:])
         weight = self.options.variation
         total = (found.total + weight * variation.detach()).mean()
