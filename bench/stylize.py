@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--norm-steps", type=int, default=150)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--evaluations", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-record", action="store_true", help="only show what was found")

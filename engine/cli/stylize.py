@@ -96,11 +96,13 @@ def train(
     """
     from fc7.engine.cli.console import emit_json, emit_table, progress, say
     from fc7.engine.style.fast.options import TrainStylizerOptions
+    from fc7.engine.style.fast.paintings import read_paintings
     from fc7.engine.style.fast.workflow import check_export, export_stylizer, train_stylizer
 
     for file in export or ():
         check_export(file)
     _check_run(out)
+    read_paintings(style, style_side or 2 * crop)  # found wrong before a network is loaded
     source, network = open_data_and_network(
         data, max_pixels, model, weights, seed, device, "fp32", mean, std, None, None
     )
@@ -181,9 +183,9 @@ def apply(
 
     Example: `fc7 stylize apply cat.jpg --network runs/two --style scream=2,waves=1 --out cat.png`
 
-    Images keep their own size; --side makes them smaller, which makes the strokes larger and takes
-    less memory. Give the same command again after a stop, and it continues; another style joins
-    the run. fc7 report shows them.
+    Images keep their own size. One goes through whole, which takes about a kilobyte a pixel at the
+    usual width; --side makes it smaller, and the strokes larger. Give the same command again after
+    a stop, and it continues; another style joins the run. fc7 report shows them.
     """
     from fc7.engine.cli.console import progress
     from fc7.engine.data import open_source

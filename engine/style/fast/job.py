@@ -6,7 +6,7 @@
 Images of one size go together, always as many of them: where too few are left, the last one is
 repeated. So a row's picture does not depend on which others there are, to the bit. A second job in
 the same run, asked differently, is `stylize-2`. An image goes through whole, for its normalisation
-looks at all of it: at a width of 32 that takes up to 600 bytes a pixel.
+looks at all of it: at a width of 32 that takes about a kilobyte a pixel.
 """
 
 import base64
