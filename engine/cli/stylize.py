@@ -134,7 +134,7 @@ def train(
         exported = [str(file) for file in export or ()]
         emit_json({"run": str(out), "network": str(trained.file), "exported": exported, **info})
         return
-    losses = trained.losses
+    losses = trained.losses[trained.losses[:, 0] == trained.losses[:, 0]]  # NaN: no image was good
     shown = max(1, min(20, len(losses) // 2))
     means = [part.mean(0, dtype="float64").tolist() for part in (losses[:shown], losses[-shown:])]
     rows = list(zip(info["terms"], *means, strict=True))

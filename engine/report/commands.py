@@ -115,7 +115,7 @@ def _train(run: Run, job: Job) -> str:
     words += [] if judge["weights"] in ("default", "own") else ["--weights", str(judge["weights"])]
     words += [word for file in record["info"]["files"] for word in ("--style", str(file))]
     for kind in ("style", "content"):
-        layers = ",".join(f"{name}={weight:g}" for name, weight in options["layers"][kind].items())
+        layers = ",".join(f"{name}={weight:g}" for name, weight in options["layers"][kind])
         words += [f"--{kind}-layers", layers]
     usual = TrainStylizerOptions()
     said = {**usual.asked, **options, "part_rows": run.part_rows}

@@ -178,7 +178,7 @@ def test_onnx_computes_the_same(tmp_path: Path, styles: tuple[str, ...]) -> None
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'fc7[onnx]'")
     import onnxruntime
 
-    stylizer, file = made(styles, blocks=len(styles) - 1), tmp_path / "a.onnx"
+    stylizer, file = made(styles, blocks=0), tmp_path / "a.onnx"
     export_stylizer(stylizer, file)
     assert sorted(tmp_path.iterdir()) == [file]
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

@@ -163,7 +163,9 @@ def test_stopped_twice_is_as_if_never(
     other = replace(QUICK, steps=1, norm="batch")
     other_job = train_stylizer("shapes:7:1", paintings[:1], network, tmp_path / "run", other).job
     assert other_job.name == "stylizer-2"
-    with pytest.raises(OptionError, match="holds 2 networks; name one of"):
+    turned = train_stylizer("shapes:7:1", paintings[::-1], network, tmp_path / "run", options)
+    assert turned.job.name == "stylizer-3", "the order of styles is that of the weights' rows"
+    with pytest.raises(OptionError, match="holds 3 networks; name one of"):
         stylizer_file(tmp_path / "run")
 
 

@@ -103,8 +103,12 @@ class TrainStylizer:
         self.terms = ("total", *self.judge.terms, VARIATION)
         self.asked = {
             "loss": self.network.digest,
-            "styles": {painting.name: painting.digest for painting in self.paintings},
-            "layers": {"style": dict(layers.style), "content": dict(layers.content)},
+            # Lists, for their order is that of the weights' rows and of the losses' columns.
+            "styles": [[painting.name, painting.digest] for painting in self.paintings],
+            "layers": {
+                "style": [[name, share] for name, share in layers.style.items()],
+                "content": [[name, share] for name, share in layers.content.items()],
+            },
             **options.asked,
         }
 
