@@ -67,6 +67,7 @@ def plan(images: Path | None, cifar: str | None, rounds: int | None) -> list[Ben
         Benchmark("style_tiles", ("-m", "fc7.bench.style_tiles")),
         Benchmark("texture", ("-m", "fc7.bench.texture")),
         Benchmark("style", ("-m", "fc7.bench.style", *turns)),
+        Benchmark("stylize", ("-m", "fc7.bench.stylize", *(("--cifar", cifar) if cifar else ()))),
         Benchmark("segmentation", ("-m", "fc7.bench.segmentation"), no_opencv),
         Benchmark(
             "pruning",

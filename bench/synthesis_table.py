@@ -138,3 +138,29 @@ def style_rows(results: Results) -> list[Row]:
             ),
         ]
     return rows
+
+
+def stylize_rows(results: Results) -> list[Row]:
+    """Return the rows of fast style: normalisations compared, and one pass to a descent."""
+    norms, one = results["norms"], results["one_pass"]
+    pairs = [
+        (seed["instance"]["unseen"], seed["batch"]["unseen"]) for seed in norms["seeds"].values()
+    ]
+    lower = sum(instance < batch for instance, batch in pairs)
+    instance, batch = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    what = f"fast style, unseen images after {norms['steps']} steps"
+    whole = f"fast style, one pass of a network of {one['steps']} steps"
+    to = f"to {one['evaluations']} evaluations of a descent"
+    return [
+        (
+            f"{what}: seeds in which instance normalisation has the lower loss than batch",
+            f"{lower} of {len(pairs)} (mean {instance:.3f} and {batch:.3f})",
+            f"{len(pairs)} of {len(pairs)}",
+        ),
+        (f"{whole}, {to}: loss of unseen images", f"{one['loss_ratio']:.2f} x", "3 x at most"),
+        (
+            f"{whole}, {to}: CPU-seconds an image",
+            f"{one['speed_ratio']:.0f} x ({one['network_cpu_seconds']:.4f} CPU-s an image)",
+            "100 x",
+        ),
+    ]

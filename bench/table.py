@@ -20,6 +20,7 @@ from fc7.bench.synthesis_table import (
     lbfgs_rows,
     style_rows,
     style_tiles_rows,
+    stylize_rows,
     synthesis_rows,
 )
 
@@ -253,6 +254,7 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "lbfgs": lbfgs_rows,
     "inversion": inversion_rows,
     "style_tiles": style_tiles_rows,
+    "stylize": stylize_rows,
 }
 
 

@@ -20,6 +20,8 @@
     fc7.invert("photos/", "alexnet", ["conv5"], "run/")     # what a layer keeps of each image
     fc7.texture("patches/", "vgg19", "run/")    # pictures of any size with their textures
     fc7.style("photos/", ["paintings/"], "vgg19", "run/")     # photos, painted: run["style"]
+    fc7.train_stylizer("photos/", ["scream.jpg"], "vgg16", "scream/")   # a network of a style
+    fc7.stylize("holiday/", "scream/", "run/")  # which any image gets in one pass: run["stylize"]
     fc7.facets(run, "facets/", [3])     # the kinds of image that excite class 3: run["facets"]
     fc7.open_store("run/")              # later, without torch
 
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
     from fc7.engine.store.patches import read_patches
+    from fc7.engine.style.fast.options import StylizeOptions, TrainStylizerOptions
+    from fc7.engine.style.fast.stylizer import load_stylizer
+    from fc7.engine.style.fast.workflow import export_stylizer, stylize, train_stylizer
     from fc7.engine.style.texture import TextureOptions, synthesise
     from fc7.engine.style.texture_job import texture
     from fc7.engine.style.texture_options import TextureJobOptions
@@ -92,10 +97,13 @@ _HOMES = {
     "TextureOptions": "fc7.engine.style.texture",
     "StyleJobOptions": "fc7.engine.style.transfer_options",
     "StyleOptions": "fc7.engine.style.transfer",
+    "StylizeOptions": "fc7.engine.style.fast.options",
+    "TrainStylizerOptions": "fc7.engine.style.fast.options",
     "classes": "fc7.engine.synthesis.workflow",
     "dream": "fc7.engine.synthesis.workflow",
     "dream_images": "fc7.engine.synthesis.dream",
     "dream_zoom": "fc7.engine.synthesis.zoom",
+    "export_stylizer": "fc7.engine.style.fast.workflow",
     "extract": "fc7.engine.features.workflow",
     "facets": "fc7.engine.synthesis.facet_workflow",
     "find_neighbors": "fc7.engine.features.search",
@@ -108,6 +116,7 @@ _HOMES = {
     "invert": "fc7.engine.synthesis.invert_job",
     "invert_images": "fc7.engine.synthesis.invert",
     "load_model": "fc7.engine.models",
+    "load_stylizer": "fc7.engine.style.fast.stylizer",
     "occlude": "fc7.engine.attribution.workflow",
     "occlusion_maps": "fc7.engine.attribution.occlusion",
     "open_source": "fc7.engine.data",
@@ -123,6 +132,8 @@ _HOMES = {
     "texture": "fc7.engine.style.texture_job",
     "style": "fc7.engine.style.transfer_workflow",
     "style_images": "fc7.engine.style.transfer",
+    "stylize": "fc7.engine.style.fast.workflow",
+    "train_stylizer": "fc7.engine.style.fast.workflow",
     "verify": "fc7.engine.store",
     "write_report": "fc7.engine.report",
 }
@@ -147,12 +158,15 @@ __all__ = [
     "SegmentOptions",
     "StyleJobOptions",
     "StyleOptions",
+    "StylizeOptions",
     "TextureJobOptions",
     "TextureOptions",
+    "TrainStylizerOptions",
     "classes",
     "dream",
     "dream_images",
     "dream_zoom",
+    "export_stylizer",
     "extract",
     "facets",
     "find_neighbors",
@@ -165,6 +179,7 @@ __all__ = [
     "invert",
     "invert_images",
     "load_model",
+    "load_stylizer",
     "occlude",
     "occlusion_maps",
     "open_source",
@@ -178,8 +193,10 @@ __all__ = [
     "segment",
     "style",
     "style_images",
+    "stylize",
     "synthesise",
     "texture",
+    "train_stylizer",
     "verify",
     "write_report",
 ]

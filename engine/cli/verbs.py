@@ -89,8 +89,9 @@ VERBS: Mapping[str, Verb] = {
     ),
     "style": Verb("style", "Paint images in the style of others: Gatys, Ecker and Bethge (2016)."),
     "texture": Verb("texture", "Let a texture go on from a patch, to any size: texture synthesis."),
-        "texture",
-        "Let a patch's texture go on: pictures of any size whose Gram matrices are the patch's.",
+    "stylize": Verb(
+        "stylize",
+        "Train a network that gives any image a painting's style in one pass, and use it.",
     ),
     "layers": Verb(
         "inspect",

@@ -85,7 +85,7 @@ class Network(nn.Module):
         self.mean, self.std = _channels("mean", mean), _channels("std", std)
         if min(self.std) <= 0:
             raise ModelError(f"std must be above 0, not {self.std}")
-        place = _device(device)
+        place = device_named(device)
         model.float().eval().requires_grad_(False)
         self.digest = digest_of(model)
         self.model = model.to(place, DTYPES[precision])
@@ -275,7 +275,12 @@ def _channels(what: str, values: Sequence[float]) -> tuple[float, float, float]:
     return numbers
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Return a device as torch names it, or of "auto" the first CUDA device, else the CPU.
+
+    Raises:
+        ModelError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -28,7 +28,7 @@ from fc7.engine.errors import ModelError
 from fc7.engine.models.bare import PORTED, build_bare
 from fc7.engine.models.network import Network, first_line
 from fc7.engine.models.own import is_in_current_folder
-from fc7.engine.models.state import fit_state
+from fc7.engine.models.state import fit_state, write_state
 
 SUFFIX = ".safetensors"
 _KEY, _FORMAT = "fc7.pruned", 1
@@ -68,8 +68,6 @@ class Pruned:
 
 def save_pruned(file: Path, pruned: Pruned, state: Mapping[str, Tensor]) -> None:
     """Write the file; whoever calls sees to it that it appears whole."""
-    from safetensors.torch import save_file
-
     said = {
         "format": _FORMAT,
         "network": pruned.network,
@@ -81,9 +79,7 @@ def save_pruned(file: Path, pruned: Pruned, state: Mapping[str, Tensor]) -> None
         "labels": pruned.labels,
         "made": dict(pruned.made),
     }
-    # Copies, for the format knows no tensors that share memory.
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    save_file(tensors, file, {_KEY: json.dumps(said, sort_keys=True)})
+    write_state(file, state, {_KEY: json.dumps(said, sort_keys=True)})
 
 
 def read_pruned(file: Path) -> Pruned | None:

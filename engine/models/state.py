@@ -1,6 +1,8 @@
 """The tensors of a network as files hold them, and as one number that stands for them all."""
 
 import hashlib
+import os
+import re
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -54,6 +56,29 @@ def read_state(file: Path) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def write_state(
+    file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named tensors, and text beside them, as a `.safetensors` file.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written for another reason.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # Copies, for the format knows no tensors that share memory.
+    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(whole, file, dict(metadata) if metadata else None)
+    except SafetensorError as error:
+        # What the system said has become text there; whoever catches it wants to know which it was.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
 
 
 def fit_state(

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fc7.engine.models.state import fit_state, read_state
+from fc7.engine.models.state import fit_state, read_state, write_state
 
 _MODEL, _OPTIMIZER, _PROGRESS = "model.", "optimizer.", "progress."
 _FILE = "state.safetensors"
@@ -30,17 +30,17 @@ def save_training(
         optimizer: over its parameters. Its tensors are kept; its options are the caller's to give
             again.
         progress: whatever else the caller needs to go on.
-    """
-    from safetensors.torch import save_file
 
+    Raises:
+        OSError: the disk is full, or the file cannot be written for another reason.
+    """
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
     for number, kept in optimizer.state_dict()["state"].items():
         for name, value in kept.items():
             if isinstance(value, Tensor):
                 tensors[f"{_OPTIMIZER}{number}.{name}"] = value
     tensors |= {f"{_PROGRESS}{name}": tensor for name, tensor in progress.items()}
-    whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    save_file(whole, folder / _FILE)
+    write_state(folder / _FILE, tensors)
 
 
 def load_training(

@@ -8,6 +8,9 @@ from fc7.engine.data.targets import open_targets, spell_units
 from fc7.engine.store import Job, Run
 from fc7.engine.store.stored import StoredMaps, stored_maps
 from fc7.engine.style import texture_job, transfer_job
+from fc7.engine.style.fast.job import TECHNIQUE as STYLIZE
+from fc7.engine.style.fast.options import StylizeOptions, TrainStylizerOptions
+from fc7.engine.style.fast.training import TECHNIQUE as STYLIZER
 from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.style.transfer_options import StyleJobOptions
 from fc7.engine.synthesis import dream_job, invert_job
@@ -25,6 +28,8 @@ def synthesis_commands(run: Run) -> dict[str, str]:
     return {
         **{one.job.name: _classes(run, one) for one in stored_classes(run)},
         **{one.job.name: _fool(run, one) for one in stored_fools(run)},
+        **{one.job.name: _stylize(run, one) for one in stored_maps(run, STYLIZE)},
+        **{name: _train(run, job) for name, job in run.jobs().items() if _is_trained(job)},
         **{one.job.name: _dream(run, one) for one in stored_maps(run, dream_job.TECHNIQUE)},
         **{one.job.name: _invert(run, one) for one in stored_maps(run, invert_job.TECHNIQUE)},
         **{one.job.name: _texture(run, one) for one in stored_maps(run, texture_job.TECHNIQUE)},
@@ -153,3 +158,41 @@ def _style(run: Run, stored: StoredMaps) -> str:
 
 def _option(name: str) -> str:
     return "--" + {"form": "format", "batch_rows": "batch"}.get(name, name.replace("_", "-"))
+
+
+def _is_trained(job: Job) -> bool:
+    is_stylizer = job.kind == "stage" and job.name.partition("-")[0] == STYLIZER
+    return is_stylizer and job.result_record() is not None
+
+
+def _train(run: Run, job: Job) -> str:
+    options, judge = job.fingerprint["options"], job.fingerprint["judge"]
+    record = job.result_record()
+    assert record is not None
+    words = ["fc7", "stylize", "train", run.meta["source"]["spec"], "--model", str(judge["name"])]
+    words += [] if judge["weights"] in ("default", "own") else ["--weights", str(judge["weights"])]
+    words += [word for file in record["info"]["files"] for word in ("--style", str(file))]
+    for kind in ("style", "content"):
+        layers = ",".join(f"{name}={weight:g}" for name, weight in options["layers"][kind])
+        words += [f"--{kind}-layers", layers]
+    usual = TrainStylizerOptions()
+    said = {**usual.asked, **options, "part_rows": run.part_rows}
+    for name in (*usual.asked, "part_rows"):
+        if said[name] != getattr(usual, name):
+            option = {"batch_rows": "batch"}.get(name, name.replace("_", "-"))
+            words += [f"--{option}", str(said[name])]
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _stylize(run: Run, stored: StoredMaps) -> str:
+    usual, asked, notes = StylizeOptions(), stored.about, stored.job.meta["notes"]
+    words = ["fc7", "stylize", "apply", run.meta["source"]["spec"]]
+    words += ["--network", str(notes["network_file"] or "FILE")]
+    batch = stored.job.fingerprint["options"]["batch_rows"]
+    said = {"style": notes["style"], "side": asked["side"], "format": asked["form"]}
+    said |= {"batch": batch, "part-rows": run.part_rows}
+    defaults = {"style": usual.style, "side": usual.side, "format": usual.form}
+    defaults |= {"batch": usual.batch_rows, "part-rows": usual.part_rows}
+    for name, value in said.items():
+        words += [f"--{name}", str(value)] if value != defaults[name] else []
+    return shlex.join([*words, "--out", str(run.folder)])

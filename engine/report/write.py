@@ -24,6 +24,7 @@ from fc7.engine.report.section import Detail
 from fc7.engine.report.segmentation import segmentation
 from fc7.engine.report.speed import speed
 from fc7.engine.report.style import style_pictures
+from fc7.engine.report.stylize import styles
 from fc7.engine.report.subject import Subject
 from fc7.engine.report.texture import textures
 from fc7.engine.store import Run
@@ -122,6 +123,7 @@ def _fitting_page(subject: Subject, detail: Detail, scatter_rows: int, max_bytes
             inversions(subject, detail),
             dreams(subject, detail),
             textures(subject, detail),
+            styles(subject, detail),
             neighbours(subject, detail),
         ]
         bare = page(subject, [*before, *after])

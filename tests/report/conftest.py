@@ -21,6 +21,11 @@ from fc7.engine.features.workflow import ExtractOptions, extract, index, project
 from fc7.engine.models import Network, load_model
 from fc7.engine.report import write_report
 from fc7.engine.store import Run, run_stage
+from fc7.engine.style.fast.options import StylizeOptions
+from fc7.engine.style.fast.paintings import read_paintings
+from fc7.engine.style.fast.stylizer import Stylizer
+from fc7.engine.style.fast.transformer import Architecture, Transformer
+from fc7.engine.style.fast.workflow import stylize
 from fc7.engine.style.texture_job import texture
 from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.synthesis.dream_options import DreamJobOptions
@@ -64,6 +69,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def painted(pictures: Path) -> dict[str, bytes]:
+    files = [pictures / HOSTILE, pictures / LABELS[1] / "001.png"]
+    found = zip("ab", read_paintings(files, 64), strict=True)
+    return {name: painting.picture for name, painting in found}
+
+
 @pytest.fixture(scope="session")
 def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The main job but for UMAP and t-SNE, which take longer than all these tests."""
@@ -92,6 +103,8 @@ def run(pictures: Path, network: Network, tmp_path_factory: pytest.TempPathFacto
     invert(pictures, network, ["conv1", "fc7"], made.folder, inverted)
     small = TextureJobOptions(size=(32, 32), layers=("conv1",), evaluations=1, threads=1)
     texture(pictures, network, made.folder, small)
+    stylizer = Stylizer(Transformer(Architecture(4, 1, styles=2)).eval(), painted(pictures))
+    stylize(pictures, stylizer, made.folder, StylizeOptions(style="b=3,a=1", threads=1))
     return made
 
 
