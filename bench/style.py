@@ -33,7 +33,8 @@ from fc7.engine.models import Network, load_model
 from fc7.engine.style.grams import at_scale, at_size
 from fc7.engine.style.layers import style_layers
 from fc7.engine.style.picture import Pictures
-from fc7.engine.style.transfer import Look, StyleOptions, Transfer
+from fc7.engine.style.transfer import Look, Transfer
+from fc7.engine.style.transfer_options import StyleOptions
 from fc7.engine.synthesis.parametrisation import Parametrisation, Pixels, SigmoidPixels
 from fc7.engine.synthesis.picture_files import read_picture, rounded
 

@@ -25,7 +25,7 @@ from fc7.engine.models import Network, load_model
 from fc7.engine.style.layers import style_layers
 from fc7.engine.style.perceptual import Perceptual
 from fc7.engine.style.picture import DescentOptions, descend
-from fc7.engine.style.tiled import TiledPerceptual, judge_of
+from fc7.engine.style.tiled import TiledPerceptual
 
 MODEL = "vgg19"
 MOST_BYTES = 8 << 30
@@ -75,7 +75,8 @@ def main() -> int:
 def paint(size: tuple[int, int], evaluations: int, tile: int | None) -> str:
     """Bring a picture down, and say in how many tiles."""
     network = load_model(MODEL, weights="random", device="cpu")
-    judge = judge_of(network, style_layers(network), size, tile)
+    layers = style_layers(network)
+    judge = TiledPerceptual(network, layers.style, layers.content, tile=tile)
     content = image(size, 0)
     targets = judge.targets(content, judge.grams(image(size, 1)))
     options = DescentOptions(evaluations)
@@ -85,8 +86,6 @@ def paint(size: tuple[int, int], evaluations: int, tile: int | None) -> str:
     del pairs
     if not bool(torch.isfinite(found.totals).all()):
         raise SystemExit("the loss is no number")
-    if not isinstance(judge, TiledPerceptual):
-        return "whole"
     return f"{judge.tiles(size)} tiles of at most {judge.tile} pixels"
 
 

@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from fc7.engine.style.texture import TextureOptions, synthesise
     from fc7.engine.style.texture_job import texture
     from fc7.engine.style.texture_options import TextureJobOptions
-    from fc7.engine.style.transfer import StyleOptions, style_images
-    from fc7.engine.style.transfer_options import StyleJobOptions
+    from fc7.engine.style.transfer import style_images
+    from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
     from fc7.engine.style.transfer_workflow import style
     from fc7.engine.synthesis.attack_options import AttackOptions
     from fc7.engine.synthesis.classes import ClassesOptions
@@ -96,7 +96,7 @@ _HOMES = {
     "TextureJobOptions": "fc7.engine.style.texture_options",
     "TextureOptions": "fc7.engine.style.texture",
     "StyleJobOptions": "fc7.engine.style.transfer_options",
-    "StyleOptions": "fc7.engine.style.transfer",
+    "StyleOptions": "fc7.engine.style.transfer_options",
     "StylizeOptions": "fc7.engine.style.fast.options",
     "TrainStylizerOptions": "fc7.engine.style.fast.options",
     "classes": "fc7.engine.synthesis.workflow",

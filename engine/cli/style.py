@@ -64,6 +64,13 @@ def style(
     keep_colours: Annotated[
         bool, typer.Option("--keep-colours", help="Paint brightness alone.")
     ] = False,
+    pooling: Annotated[
+        str, typer.Option(help="max as the network has it, or average, which is smoother.")
+    ] = "max",
+    tile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pixels of the longest side in one pass; by the layers' sizes."),
+    ] = None,
     start: Annotated[str, typer.Option(help="content or noise.")] = "content",
     evaluations: Annotated[
         int, typer.Option(min=1, help="Passes through the network and back, at each scale.")
@@ -102,7 +109,8 @@ def style(
     Example: `fc7 style photo.jpg -s night.jpg -s scream.jpg --mix 3,1 --out both.png`
 
     Every content goes with every style, one row each; with --mix, with all of them at once. A
-    style image is brought to its content's size first. Give the same command again after a stop,
+    style image is brought to its content's size first. Large images go through the network in
+    tiles, with the same result. Give the same command again after a stop,
     and it continues; other options make other pictures in the same run. fc7 report shows them.
     """
     from fc7.engine.data.pairs import pairs_of
@@ -119,6 +127,8 @@ def style(
         scales=scales,
         ratio=ratio,
         keep_colours=keep_colours,
+        pooling=pooling,
+        tile=tile,
         start=start,
         evaluations=evaluations,
         variation=variation,

@@ -148,8 +148,8 @@ def _style(run: Run, stored: StoredMaps) -> str:
     usual = {field.name: field.default for field in dataclasses.fields(StyleJobOptions)}
     said = {**usual, **asked, "batch_rows": options["batch_rows"], "part_rows": run.part_rows}
     for name in ("style_weight", "content_weight", "style_scale", "scales", "ratio", "start",
-                 "evaluations", "variation", "optimiser", "side", "form", "seed", "batch_rows",
-                 "part_rows"):  # fmt: skip
+                 "pooling", "tile", "evaluations", "variation", "optimiser", "side", "form", "seed",
+                 "batch_rows", "part_rows"):  # fmt: skip
         if said[name] != usual[name] and not (name == "seed" and "--seed" in words):
             words += [_option(name), str(said[name])]
     words += ["--keep-colours"] if said["keep_colours"] else []

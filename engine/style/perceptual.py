@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.style.grams import Grams
 from fc7.engine.synthesis.evaluation import Evaluator, Way
@@ -31,7 +32,7 @@ class Targets:
     """What N images are to look like; each layer has a row for each of them.
 
     Attributes:
-        grams: by style layer, (N, C, C) float32.
+        grams: by style layer, (N, C, C) float32, or (1, C, C) for all of them.
         content: by content layer, (N, C, H, W) float32.
     """
 
@@ -75,6 +76,7 @@ class Perceptual:
 
     Raises:
         LayerError: there is no such layer.
+        OptionError: no layer is named.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class Perceptual:
             network.layer(name).name: weight for name, weight in (content or {}).items()
         }
         self.layers = tuple(dict.fromkeys([*self.style, *self.content]))
+        if not self.layers:
+            raise OptionError("neither style nor content is asked for; name a layer of one")
         self._evaluator = Evaluator(network, self.layers, rule=way, size=size, together=together)
 
     @property
@@ -157,7 +161,8 @@ class Perceptual:
         """Return the terms, (n,), of what the layers return of some rows, (n, C, H, W)."""
         found = {}
         for name in self.style:
-            wanted = targets.grams[name][rows]
+            wanted = targets.grams[name]
+            wanted = wanted.expand(len(outputs[name]), -1, -1) if len(wanted) == 1 else wanted[rows]
             loss = gram_loss(outputs[name], wanted)
             found[f"style {name}"] = loss / nonzero(each_row(mean_square, wanted))
         for name in self.content:

@@ -12,6 +12,7 @@ it is what `Perceptual` returns within rounding, at twice the passes forward and
 tiles have in common, while memory is that of one tile's way back.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 
@@ -20,7 +21,6 @@ from torch import Tensor
 
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
-from fc7.engine.style.layers import StyleLayers
 from fc7.engine.style.perceptual import Judgement, Perceptual, Targets, mean_square, nonzero
 from fc7.engine.style.tiling import Tile, Tiling, tiling_of
 from fc7.engine.synthesis.evaluation import Way
@@ -33,36 +33,6 @@ KEPT_BYTES = 2 << 30
 """Of a tile's results, at most, unless a tile's side is given."""
 
 
-def judge_of(
-    network: Network,
-    layers: StyleLayers,
-    size: tuple[int, int],
-    tile: int | None = None,
-    way: Way = "plain",
-    together: int | None = None,
-) -> Perceptual:
-    """Return what judges images of a size: whole where a pass can hold them, else in tiles.
-
-    Args:
-        network: the network.
-        layers: of style and content.
-        size: height and width of the images in pixels.
-        tile: side of the largest tile in pixels; if None, that of which a pass keeps 2 GiB.
-        way: the mode that passes run under: see `Evaluator`.
-        together: how many images go through the network at once: see `Perceptual`; in tiles 1 if
-            None.
-
-    Raises:
-        LayerError: there is no such layer.
-        OptionError: a pass cannot hold the images, and the way is not the plain one.
-    """
-    names = [*layers.style, *layers.content]
-    side = tile or usual_tile(network, names, KEPT_BYTES)
-    if max(size) <= side or (tile is None and math.prod(size) <= side**2):
-        return Perceptual(network, layers.style, layers.content, way, size, together)
-    return TiledPerceptual(network, layers.style, layers.content, way, side, together or 1)
-
-
 class TiledPerceptual(Perceptual):
     """A network that sees images a tile at a time, and returns what it would of the whole.
 
@@ -73,8 +43,10 @@ class TiledPerceptual(Perceptual):
         way: the mode that passes run under. Gradients add up over tiles only where its way back is
             linear in them, which "guided", "deconv" and "redirected" are not.
         tile: side of the largest tile in pixels, what its positions see beyond it included; if
-            None, that of which a pass keeps 2 GiB. A smaller image is not divided.
-        together: how many images go through the network at once.
+            None, that of which a pass keeps 2 GiB. An image of which a pass keeps no more than of
+            a tile is not divided.
+        together: how many whole images go through the network at once: see `Perceptual`. Tiles go
+            one by one.
 
     Raises:
         LayerError: there is no such layer.
@@ -97,6 +69,9 @@ class TiledPerceptual(Perceptual):
             )
         super().__init__(network, style, content, way, together=together)
         self.tile = tile or usual_tile(network, self.layers, KEPT_BYTES)
+        self._is_given = tile is not None
+        self._one_by_one = copy.copy(self._evaluator)
+        self._one_by_one.together = 1
         self._network = network
         self._tilings: dict[tuple[int, int], Tiling] = {}
 
@@ -106,7 +81,7 @@ class TiledPerceptual(Perceptual):
         Raises:
             OptionError: see `tiling_of`.
         """
-        return 1 if max(size) <= self.tile else len(self._tiling(size).tiles)
+        return 1 if self._fits(size) else len(self._tiling(size).tiles)
 
     def grams(self, images: Tensor) -> dict[str, Tensor]:
         """Return the Gram matrices of images (N, 3, H, W) in [0, 1], by layer, (N, C, C).
@@ -114,7 +89,7 @@ class TiledPerceptual(Perceptual):
         Raises:
             OptionError: see `tiling_of`.
         """
-        if self._is_whole(images):
+        if self._fits(_size(images)):
             return super().grams(images)
         found = self._summed(images, Targets({}))
         return {name: found[f"style {name}"].float() for name in self.style}
@@ -125,11 +100,11 @@ class TiledPerceptual(Perceptual):
         Raises:
             OptionError: see `tiling_of`.
         """
-        if self._is_whole(images):
+        if self._fits(_size(images)):
             return super().features(images)
         tiling, found = self._tiling(_size(images)), dict[str, Tensor]()
         for tile in tiling.tiles:
-            outputs = self._read(tile.crop(images))
+            outputs = self._one_by_one.outputs(tile.crop(images))
             for name in self.content:
                 own = tile.of_tile(name, outputs[name])
                 if name not in found:
@@ -145,7 +120,7 @@ class TiledPerceptual(Perceptual):
             OptionError: see `tiling_of`.
             QuestionError: nothing flows back to the pixels.
         """
-        if self._is_whole(images):
+        if self._fits(_size(images)):
             return super().__call__(images, targets)
         sums = self._summed(images, targets)
         with torch.inference_mode(False), torch.enable_grad():
@@ -166,7 +141,7 @@ class TiledPerceptual(Perceptual):
                 ]
                 return torch.stack(scores).sum(0)
 
-            tile.crop(gradients).add_(self._evaluator(tile.crop(images), score).gradients)
+            tile.crop(gradients).add_(self._one_by_one(tile.crop(images), score).gradients)
         return Judgement(
             total.detach().float(),
             {term: loss.detach().float() for term, loss in losses.items()},
@@ -177,7 +152,7 @@ class TiledPerceptual(Perceptual):
         """Return the whole images' means by term, float64: see `_parts`."""
         tiling, found = self._tiling(_size(images)), dict[str, Tensor]()
         for tile in tiling.tiles:
-            outputs = self._read(tile.crop(images))
+            outputs = self._one_by_one.outputs(tile.crop(images))
             for term, part in self._parts(tiling, tile, outputs, targets):
                 found[term] = found[term] + part.double() if term in found else part.double()
         return found
@@ -216,8 +191,9 @@ class TiledPerceptual(Perceptual):
             )
         return losses
 
-    def _is_whole(self, images: Tensor) -> bool:
-        return max(_size(images)) <= self.tile
+    def _fits(self, size: tuple[int, int]) -> bool:
+        long = not self._is_given and math.prod(size) <= self.tile**2
+        return long or max(size) <= self.tile
 
     def _tiling(self, size: tuple[int, int]) -> Tiling:
         if size not in self._tilings:

@@ -15,83 +15,35 @@ in Neural Style Transfer", section 6).
     found = style_images(network, contents, [night, scream], StyleOptions(mix=(3, 1), scales=3))
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
+from fc7.engine.models.passes import images_a_pass
 from fc7.engine.models.sizes import Sizes
 from fc7.engine.style.colours import Luminance, luminance, matched, recoloured
 from fc7.engine.style.grams import at_scale, at_size, joined, mixed, mixture
 from fc7.engine.style.layers import style_layers
-from fc7.engine.style.perceptual import Perceptual, Targets
-from fc7.engine.style.picture import DescentOptions, Pictures, descend
+from fc7.engine.style.perceptual import Targets
+from fc7.engine.style.picture import Pictures, descend
+from fc7.engine.style.tiled import TiledPerceptual
+from fc7.engine.style.transfer_options import StyleOptions
+from fc7.engine.style.ways import Averaging
+from fc7.engine.synthesis.evaluation import Way
 from fc7.engine.synthesis.octaves import octave_sizes
 from fc7.engine.synthesis.parametrisation import Parametrisation, SigmoidPixels
 from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
 from fc7.engine.synthesis.rows import each_row
 
-STARTS = ("content", "noise")
 # Where a picture starts, in [0, 1]: nearer to black and white the sigmoid hardly moves. Nothing
 # keeps the picture from going there later.
 _MARGIN = 0.1
-
-
-@dataclass(frozen=True)
-class StyleOptions(DescentOptions):
-    """How images take on a style.
-
-    Attributes:
-        evaluations: at each scale; see `DescentOptions` for those not listed here.
-        mix: how much each of several styles counts; all alike if empty.
-        style_layers: see `style_layers`; the network's usual ones if empty.
-        content_layers: likewise.
-        style_weight: of the style losses, which add up to 1 or so at a picture without style.
-        content_weight: of the content losses, likewise; 0 asks for the style alone.
-        style_scale: the style image's longer side by the content's.
-        scales: sizes of an image, its own among them; fewer where the smallest would be too small
-            for the network.
-        ratio: of one scale's side to the next smaller one's.
-        start: "content", or "noise", each pixel drawn from [0, 1).
-        keep_colours: whether luminance alone is painted, over the content's colours.
-        seed: of the noise.
-    """
-
-    mix: tuple[float, ...] = ()
-    style_layers: tuple[str, ...] = ()
-    content_layers: tuple[str, ...] = ()
-    style_weight: float = 1.0
-    content_weight: float = 0.02
-    variation: float = 0.01
-    style_scale: float = 1.0
-    scales: int = 1
-    ratio: float = 2.0
-    start: str = "content"
-    keep_colours: bool = False
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise OptionError where one of them is out of range."""
-        super().check()
-        for name in ("style_weight", "style_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.content_weight < math.inf:
-            raise OptionError(f"content_weight is {self.content_weight}; it must be 0 or more")
-        if self.scales < 1 or self.seed < 0:
-            raise OptionError(
-                f"scales is {self.scales} and seed {self.seed}; scales is 1 or more, seed 0 or more"
-            )
-        if not 1 < self.ratio < math.inf:
-            raise OptionError(f"ratio is {self.ratio}; one scale is larger than the next, by 2")
-        if self.start not in STARTS:
-            raise OptionError(f"no start {self.start!r}; there are {' and '.join(STARTS)}")
+_WAYS: dict[str, Way] = {"max": "plain", "average": Averaging}
+_MANY = 1 << 20
 
 
 class Look:
@@ -186,7 +138,14 @@ class Transfer:
         content = {name: share * own.content_weight for name, share in layers.content.items()}
         if not own.content_weight:
             content = {}
-        self.judge = Perceptual(network, style, content, size=size, together=together)
+        self.judge = TiledPerceptual(
+            network,
+            style,
+            content,
+            _WAYS[own.pooling],
+            own.tile,
+            together or images_a_pass(network, _MANY, size or network.input_size),
+        )
         self._network = network
         self._sizes = Sizes(network, self.judge.layers)
         pixels = way or SigmoidPixels(margin=_MARGIN)

@@ -36,8 +36,8 @@ from fc7.engine.store.network import weights_note
 from fc7.engine.style.grams import mixture
 from fc7.engine.style.layers import style_layers
 from fc7.engine.style.picture import VARIATION
-from fc7.engine.style.transfer import Look, StyleOptions, Transfer
-from fc7.engine.style.transfer_options import StyleJobOptions
+from fc7.engine.style.transfer import Look, Transfer
+from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
 from fc7.engine.synthesis.picture_files import encode_picture, fit
 
 TECHNIQUE = "style"

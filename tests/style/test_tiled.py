@@ -15,7 +15,7 @@ from fc7.engine.models.rectified import Rectified
 from fc7.engine.style.layers import StyleLayers
 from fc7.engine.style.perceptual import Perceptual, Targets
 from fc7.engine.style.picture import DescentOptions, descend
-from fc7.engine.style.tiled import TiledPerceptual, judge_of
+from fc7.engine.style.tiled import TiledPerceptual
 from fc7.engine.style.tiling import Reach, spans, tiling_of
 from fc7.engine.synthesis.evaluation import Way
 
@@ -291,8 +291,8 @@ def test_a_row_does_not_depend_on_its_company() -> None:
 def test_pictures_come_down_in_tiles() -> None:
     network, size = load_model("tiny-cifar10", device="cpu"), (61, 39)
     layers = StyleLayers({"relu1": 0.5, "relu3": 0.5}, {"relu4": 1.0})
-    judge = judge_of(network, layers, size, tile=48)
-    assert isinstance(judge, TiledPerceptual)
+    judge = TiledPerceptual(network, layers.style, layers.content, tile=48)
+    assert judge.tiles(size) > 1
     targets = judge.targets(images(2, 12, size), judge.grams(images(1, 13, (40, 33))))
     found = descend(judge, targets, images(2, 14, size), DescentOptions(6))
     before = judge(images(2, 14, size), targets).total
@@ -302,13 +302,13 @@ def test_pictures_come_down_in_tiles() -> None:
 def test_small_images_are_judged_whole() -> None:
     network = load_model("tiny-cifar10", device="cpu")
     layers = StyleLayers({"relu1": 1.0}, {"relu4": 1.0})
-    assert type(judge_of(network, layers, (200, 150))) is Perceptual
-    assert type(judge_of(network, layers, (200, 150), tile=200)) is Perceptual
-    assert type(judge_of(network, layers, (200, 150), tile=199)) is TiledPerceptual
+    given = TiledPerceptual(network, layers.style, layers.content, tile=200)
+    assert given.tiles((200, 150)) == 1
+    assert given.tiles((201, 150)) > 1
+    big = TiledPerceptual(network, layers.style, layers.content)
     # A pass holds so many pixels, whatever the shape.
-    assert type(judge_of(network, layers, (4000, 100))) is Perceptual
-    big = judge_of(network, layers, (4000, 3000))
-    assert isinstance(big, TiledPerceptual)
+    assert big.tiles((4 * big.tile, big.tile // 4)) == 1
+    assert big.tiles((big.tile, big.tile + 8)) > 1
     x, size = images(1, 15, (60, 50)), (60, 50)
     whole = Perceptual(network, layers.style, layers.content, size=size)
     targets: Mapping[bool, Targets] = {

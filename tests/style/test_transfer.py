@@ -13,7 +13,9 @@ from fc7.engine.style.colours import luminance, matched, recoloured
 from fc7.engine.style.grams import at_size
 from fc7.engine.style.perceptual import Perceptual
 from fc7.engine.style.picture import descend
-from fc7.engine.style.transfer import Look, StyleOptions, Transfer, style_images
+from fc7.engine.style.transfer import Look, Transfer, style_images
+from fc7.engine.style.transfer_options import StyleOptions
+from fc7.engine.style.ways import Averaging
 from fc7.engine.synthesis.parametrisation import SigmoidPixels
 
 STYLE = dict.fromkeys(("relu1", "relu2", "relu3", "relu4", "relu5"), 0.2)
@@ -230,3 +232,26 @@ def test_what_is_no_image_is_refused(network: Network) -> None:
     ):
         with pytest.raises(ValueError, match=r"expected|style|one at least"):
             style_images(network, contents, styles)
+
+
+def test_pooling_is_of_the_networks_maxima(network: Network) -> None:
+    x = images(1, 31)
+    found = {
+        pooling: Transfer(network, StyleOptions(pooling=pooling)).judge.grams(x)
+        for pooling in ("max", "average")
+    }
+    expected = Perceptual(network, STYLE, way=Averaging).grams(x)
+    for name in STYLE:
+        assert torch.equal(found["average"][name], expected[name])
+    assert not torch.equal(found["average"]["relu2"], found["max"]["relu2"])
+
+
+def test_tiles_change_nothing(network: Network) -> None:
+    """Beside rounding, and only the first evaluation: a descent enlarges what rounding leaves."""
+    x, style, options = images(2, 32, (60, 52)), images(1, 33)[0], StyleOptions(tile=40)
+    whole, tiled = (
+        style_images(network, x, [style], StyleOptions(evaluations=1, tile=tile))
+        for tile in (None, 40)
+    )
+    torch.testing.assert_close(tiled.totals, whole.totals, rtol=1e-5, atol=0)
+    assert Transfer(network, options).judge.tiles((60, 52)) > 1

@@ -21,8 +21,8 @@ from fc7.engine.report import write_report
 from fc7.engine.report.commands import synthesis_commands
 from fc7.engine.report.curves import loss_curves
 from fc7.engine.store import verify
-from fc7.engine.style.transfer import Look, StyleOptions, Transfer
-from fc7.engine.style.transfer_options import StyleJobOptions
+from fc7.engine.style.transfer import Look, Transfer
+from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
 from fc7.engine.style.transfer_workflow import style, style_with_summary
 from fc7.engine.synthesis.picture_files import as_array, read_picture
 
