@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fc7.engine.errors import Fc7Error
     from fc7.engine.features.search import find_neighbors
     from fc7.engine.features.workflow import ExtractOptions, extract, index, project
+    from fc7.engine.information.job import InversionImportanceOptions, inversion_importance
     from fc7.engine.models import load_model
     from fc7.engine.report import write_report
     from fc7.engine.store import open_store, verify
@@ -112,6 +113,8 @@ _HOMES = {
     "guided": "fc7.engine.attribution.workflow",
     "guided_maps": "fc7.engine.attribution.guided",
     "importance": "fc7.engine.attribution.importance.workflow",
+    "InversionImportanceOptions": "fc7.engine.information.job",
+    "inversion_importance": "fc7.engine.information.job",
     "index": "fc7.engine.features.workflow",
     "invert": "fc7.engine.synthesis.invert_job",
     "invert_images": "fc7.engine.synthesis.invert",
@@ -150,6 +153,7 @@ __all__ = [
     "FoolOptions",
     "GuidedOptions",
     "ImportanceOptions",
+    "InversionImportanceOptions",
     "InvertJobOptions",
     "InvertOptions",
     "OccludeOptions",
@@ -176,6 +180,7 @@ __all__ = [
     "guided_maps",
     "importance",
     "index",
+    "inversion_importance",
     "invert",
     "invert_images",
     "load_model",
