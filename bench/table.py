@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fc7.bench.kernel_report import kernel_rows
+from fc7.bench.style_table import style_rows, style_tiles_rows, stylize_rows, texture_rows
 from fc7.bench.synthesis_table import (
     facet_rows,
     fool_rows,
     inversion_rows,
     lbfgs_rows,
-    style_rows,
-    style_tiles_rows,
-    stylize_rows,
     synthesis_rows,
 )
 
@@ -250,10 +248,11 @@ WRITERS: Mapping[str, Callable[[Results], list[Row]]] = {
     "pruning": pruning_rows,
     "on_gpu": on_gpu_rows,
     "synthesis": synthesis_rows,
-    "style": style_rows,
     "lbfgs": lbfgs_rows,
     "inversion": inversion_rows,
+    "style": style_rows,
     "style_tiles": style_tiles_rows,
+    "texture": texture_rows,
     "stylize": stylize_rows,
 }
 

@@ -110,20 +110,25 @@ def main() -> int:
     patches = {name: procedural(name, arguments.side) for name in PROCEDURAL}
     for file in sorted(glob.glob(arguments.images)) if arguments.images else ():
         patches[Path(file).stem] = middle(file, arguments.side)
-    command = ["python", "-m", "fc7.bench.texture", "--side", str(arguments.side)]
+    command = ["python", "-m", "fc7.bench.texture", "--models", arguments.models]
+    command += ["--side", str(arguments.side)]
     command += ["--images", arguments.images] if arguments.images else []
     command += ["--evaluations", str(arguments.evaluations)]
-    setting = {"side": arguments.side, "evaluations": arguments.evaluations}
     above = []
     for model in arguments.models.split(","):
         network = load_model(model, weights=MODELS.get(model), device="cpu")
         for name, patch in patches.items():
-            case = measured(network, patch, arguments.evaluations)
+            case = {
+                "model": model,
+                "side": arguments.side,
+                "evaluations": arguments.evaluations,
+                **measured(network, patch, arguments.evaluations),
+            }
             print(model, name, case, flush=True)
-            if case["left"] > MOST_LEFT or case["left_tileable"] > MOST_LEFT:
+            if max(case["left"], case["left_tileable"]) > MOST_LEFT:
                 above.append(f"{name} by {model}")
             if not arguments.without_record:
-                results = {**recorded_cases("texture"), **setting}
+                results = recorded_cases("texture")
                 results["cases"][f"{model}, {name}"] = case
                 record("texture", results, shlex.join(command))
     if above:
