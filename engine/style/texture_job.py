@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import ImageStream
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
@@ -35,13 +35,11 @@ from fc7.engine.store.technique import carry_out, opened
 from fc7.engine.style.texture import Synthesiser, Textures
 from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.synthesis.keyed import keys_of_rows
-from fc7.engine.synthesis.picture_files import encode_picture, fit
+from fc7.engine.synthesis.picture_files import encode_picture
+from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
 from fc7.engine.synthesis.randomness import Keys
 
 TECHNIQUE = "texture"
-
-# Of patches that wait for others of their size, in bytes.
-_WAITING = 1 << 28
 
 
 class Texture:
@@ -114,42 +112,32 @@ class Texture:
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode ahead, at the patches' own sizes."""
-        times, threads = ReadTimes(), self._options.threads
-        side = self._options.side
-        stream = read_rows(
-            self._source, numbers, lambda image: fit(image, side), threads, 2 * threads, times
-        )
-        return ImageStream(stream, times)
+        options = self._options
+        return read_pictures(self._source, numbers, options.side, options.threads)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield textures as soon as enough patches of a size are there."""
-        waiting: dict[tuple[int, int], list[Row]] = {}
-        held = 0
-        for row in rows:
-            assert row.image is not None
-            size = row.image.shape[1], row.image.shape[2]
-            waiting.setdefault(size, []).append(row)
-            held += row.image.numel()
-            if len(waiting[size]) == self._together(row, size) or held > _WAITING:
-                ready = waiting.pop(size)
-                held -= sum(one.image.numel() for one in ready if one.image is not None)
-                yield self._made(ready, size)
-        for size, ready in waiting.items():
-            yield self._made(ready, size)
+        for ready in batches_by_size(self._checked(rows), self._together):
+            yield self._made(ready)
 
-    def _together(self, row: Row, patch: tuple[int, int]) -> int:
+    def _checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Yield the rows; of a patch that will not do, say which it is."""
+        for row in rows:
+            try:
+                self._synthesiser.size(size_of(row))
+            except OptionError as error:
+                raise OptionError(f"{self._source.key(row.number)}: {error}") from error
+            yield row
+
+    def _together(self, patch: tuple[int, int]) -> int:
         """Return how many patches of a size go at once."""
-        try:
-            size = self._synthesiser.size(patch)
-        except OptionError as error:
-            raise OptionError(f"{self._source.key(row.number)}: {error}") from error
+        size = self._synthesiser.size(patch)
         return images_a_pass(self._network, self._options.batch_rows, size)
 
-    def _made(self, rows: list[Row], size: tuple[int, int]) -> tuple[NDArray[np.int64], Yielded]:
-        images = [row.image for row in rows if row.image is not None]
+    def _made(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
         numbers = [row.number for row in rows]
-        more = self._together(rows[0], size) - len(rows)
-        patches = torch.stack(images + images[-1:] * more).float().div_(255)
+        count = self._together(size_of(rows[0]))
+        patches, more = filled(rows, count), count - len(rows)
         made = [
             self._synthesiser(
                 patches, sample_keys(self._options.seed, numbers + numbers[-1:] * more, sample)

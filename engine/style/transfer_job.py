@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fc7.engine.data.batches import ImageStream, batches_by_size
+from fc7.engine.data.batches import batches_by_size
 from fc7.engine.data.pairs import PairsSource
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
@@ -38,7 +38,8 @@ from fc7.engine.style.layers import style_layers
 from fc7.engine.style.picture import VARIATION
 from fc7.engine.style.transfer import Look, Transfer
 from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
-from fc7.engine.synthesis.picture_files import encode_picture, fit
+from fc7.engine.synthesis.picture_files import encode_picture
+from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
 
 TECHNIQUE = "style"
 
@@ -126,12 +127,8 @@ class Style:
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode contents ahead."""
-        times, threads = ReadTimes(), self._options.threads
-        side = self._options.side
-        stream = read_rows(
-            self._source, numbers, lambda image: fit(image, side), threads, 2 * threads, times
-        )
-        return ImageStream(stream, times)
+        options = self._options
+        return read_pictures(self._source, numbers, options.side, options.threads)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield pictures as soon as enough images of a size are there."""
@@ -143,17 +140,15 @@ class Style:
         return images_a_pass(self._network, self._options.batch_rows, size)
 
     def _paint(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
-        images = [row.image for row in rows if row.image is not None]
         numbers = [row.number for row in rows]
-        count = self._together((images[0].shape[1], images[0].shape[2]))
+        count = self._together(size_of(rows[0]))
         looks = self._looks(numbers)
-        rest = count - len(images)
-        contents = torch.stack(images + images[-1:] * rest).float().div_(255)
+        looks += looks[-1:] * (count - len(rows))
         try:
-            found = self._transfer(count)(contents, looks + looks[-1:] * rest)
+            found = self._transfer(count)(filled(rows, count), looks)
         except OptionError as error:
             raise OptionError(f"{self._source.key(numbers[0])}: {error}") from error
-        made = len(images)
+        made = len(rows)
         ran = torch.stack([found.curves[term][:made] for term in self.terms], 1).cpu().numpy()
         whole = self._options.evaluations * self._options.scales
         curves = np.pad(ran, ((0, 0), (0, 0), (whole - ran.shape[2], 0)), mode="edge")

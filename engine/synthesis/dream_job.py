@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import ImageStream, batches_by_size
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
@@ -28,7 +27,8 @@ from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
 from fc7.engine.synthesis.dream_options import Dreaming, DreamJobOptions
-from fc7.engine.synthesis.picture_files import encode_picture, fit
+from fc7.engine.synthesis.picture_files import encode_picture
+from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
 
 TECHNIQUE = "dream"
 
@@ -93,13 +93,8 @@ class Dream:
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode ahead, at the images' own sizes."""
-        times, threads = ReadTimes(), self._options.threads
-        side = self._options.side
-        # Whole photographs: as many as threads, for these alone may be hundreds of megabytes.
-        stream = read_rows(
-            self._source, numbers, lambda image: fit(image, side), threads, 2 * threads, times
-        )
-        return ImageStream(stream, times)
+        options = self._options
+        return read_pictures(self._source, numbers, options.side, options.threads)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield dreams as soon as enough images of a size are there."""
@@ -111,11 +106,9 @@ class Dream:
         return images_a_pass(self._network, self._options.batch_rows, size)
 
     def _dream(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
-        images = [row.image for row in rows if row.image is not None]
-        count = self._together((images[0].shape[1], images[0].shape[2]))
-        padded = torch.stack(images + images[-1:] * (count - len(images)))
+        count = self._together(size_of(rows[0]))
         try:
-            dreams = self._dreamer(padded.float().div_(255), [self._options.seed] * count)
+            dreams = self._dreamer(filled(rows, count), [self._options.seed] * count)
         except OptionError as error:
             raise OptionError(f"{self._source.key(rows[0].number)}: {error}") from error
         values: dict[str, NDArray[Any] | list[bytes]] = {

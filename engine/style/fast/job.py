@@ -14,24 +14,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import ImageStream
-from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.reader import Row
 from fc7.engine.models.passes import LARGEST_BYTES
 from fc7.engine.store import BYTES, Output, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.style.fast.options import StylizeOptions
 from fc7.engine.style.fast.stylizer import ALL, Stylizer
-from fc7.engine.synthesis.picture_files import encode_picture, fit
+from fc7.engine.synthesis.picture_files import encode_picture
+from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
 
 TECHNIQUE = "stylize"
-
-# Of images that wait for others of their size, in bytes.
-_WAITING = 1 << 28
 
 
 class Stylize:
@@ -100,28 +97,12 @@ class Stylize:
 
     def rows(self, numbers: Iterable[int]) -> RowStream:
         """Decode ahead, at the images' own sizes."""
-        times, threads = ReadTimes(), self._options.threads
-        side = self._options.side
-        # Whole photographs: as many as threads, for these alone may be hundreds of megabytes.
-        stream = read_rows(
-            self._source, numbers, lambda image: fit(image, side), threads, 2 * threads, times
-        )
-        return ImageStream(stream, times)
+        options = self._options
+        return read_pictures(self._source, numbers, options.side, options.threads)
 
     def run(self, rows: Iterator[Row]) -> Iterator[tuple[NDArray[np.int64], Yielded]]:
         """Yield pictures as soon as enough images of a size are there."""
-        waiting: dict[tuple[int, int], list[Row]] = {}
-        held = 0
-        for row in rows:
-            assert row.image is not None
-            size = row.image.shape[1], row.image.shape[2]
-            waiting.setdefault(size, []).append(row)
-            held += row.image.numel()
-            if len(waiting[size]) == self._together(size) or held > _WAITING:
-                ready = waiting.pop(size)
-                held -= sum(one.image.numel() for one in ready if one.image is not None)
-                yield self._stylized(ready)
-        for ready in waiting.values():
+        for ready in batches_by_size(rows, self._together):
             yield self._stylized(ready)
 
     def _together(self, size: tuple[int, int]) -> int:
@@ -133,9 +114,7 @@ class Stylize:
         return max(1, min(rows, LARGEST_BYTES // largest))
 
     def _stylized(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
-        images = [row.image for row in rows if row.image is not None]
-        count = self._together((images[0].shape[1], images[0].shape[2]))
-        padded = torch.stack(images + images[-1:] * (count - len(images))).float().div_(255)
+        padded = filled(rows, self._together(size_of(rows[0])))
         values = {
             f"{self.name}{look}": [
                 encode_picture(picture, self._options.form)
