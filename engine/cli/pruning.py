@@ -15,6 +15,11 @@ from fc7.engine.cli.computing import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fc7.engine.attribution.importance.criteria import ChannelImportance
     from fc7.engine.attribution.pruning.workflow import Figures, PrunedNetwork
 
@@ -100,7 +105,12 @@ def importance(
         outcome |= _as_json(found)
         if not json:
             headings = ("layer", "channels", "most important", "least important")
-            emit_table(headings, _rows(found), "Share of the layer's first-order change of loss")
+            title = "Share of the layer's first-order change of loss"
+            emit_table(headings, _rows(found, found.stored.taylor), title)
+            if inversion and found.stored.inversion is not None:
+                rises = [layer.clip(0) for layer in found.stored.inversion]
+                title = "Share of the layer's rise of inversion error"
+                emit_table(headings, _rows(found, rises), title)
             if found.stored.accuracy is not None:
                 labelled = plural(found.stored.labelled, "label")
                 say(f"right about {share(found.stored.accuracy)} of {labelled}")
@@ -199,10 +209,12 @@ def prune(
     say(f"{found.file} is the smaller network; fc7 run DATA --model {found.file}")
 
 
-def _rows(found: "ChannelImportance") -> list[tuple[str, int, str, str]]:
+def _rows(
+    found: "ChannelImportance", of_layers: "Sequence[NDArray[np.float64]]"
+) -> list[tuple[str, int, str, str]]:
     """Return a row a layer: its strongest and its weakest channels."""
     rows = []
-    for layer, scores in zip(found.layers, found.stored.taylor, strict=True):
+    for layer, scores in zip(found.layers, of_layers, strict=True):
         total = float(scores.sum()) or 1.0
         order = scores.argsort(kind="stable")
         shown = min(_SHOWN, max(1, len(order) // 2))
@@ -227,6 +239,9 @@ def _as_json(found: "ChannelImportance") -> dict[str, Any]:
                 "channels": layer.channels,
                 "mean_taylor": stored.taylor[place].tolist(),
                 "mean_activation": stored.activation[place].tolist(),
+                **(
+                    {"mean_inversion": stored.inversion[place].tolist()} if stored.inversion else {}
+                ),
                 "scores": {name: each[place].tolist() for name, each in found.scores.items()},
             }
             for place, layer in enumerate(found.layers)

@@ -81,7 +81,7 @@ class SilenceChannels:
         options.check()
         self._network, self._source, self._options = network, source, options
         self._convolutions = find_convolutions(network.folded([]), network.layers)
-        self._behind = self._convolutions[-1].path
+        self._behind = _outermost(network, self._convolutions[-1].path)
         self._silencer = Silencer(network, self._behind, options)
 
     @property
@@ -195,6 +195,13 @@ def inversion_importance_with_summary(
     run = Run.create(out, source, options.part_rows)
     check_network(run, network)
     return run, run_map(run, job, [InversionMeans()], options.parts, options.report)
+
+
+def _outermost(network: Network, path: str) -> str:
+    """Return the largest block that a module lies in: what runs beside it flows into that too."""
+    parts = path.split(".")
+    blocks = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return next(block for block in blocks if block in network.every_layer)
 
 
 _CPU = torch.device("cpu")

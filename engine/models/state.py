@@ -52,7 +52,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     state = {str(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
     if not state:
         raise ModelError(f"{file} holds no named tensors; save the network's state_dict()")
-    for prefix in _PREFIXES:
+    for prefix in (*_PREFIXES, *_PREFIXES):  # one may lie within another
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

@@ -173,12 +173,14 @@ def _train(run: Run, job: Job) -> str:
     words += [] if judge["weights"] in ("default", "own") else ["--weights", str(judge["weights"])]
     words += [word for file in record["info"]["files"] for word in ("--style", str(file))]
     for kind in ("style", "content"):
-        layers = ",".join(f"{name}={weight:g}" for name, weight in options["layers"][kind])
+        layers = ",".join(f"{name}={weight!r}" for name, weight in options["layers"][kind])
         words += [f"--{kind}-layers", layers]
-    usual = TrainStylizerOptions()
-    said = {**usual.asked, **options, "part_rows": run.part_rows}
-    for name in (*usual.asked, "part_rows"):
-        if said[name] != getattr(usual, name):
+    options_of_all = TrainStylizerOptions(crop=options["crop"])
+    usual = {**options_of_all.asked, "part_rows": options_of_all.part_rows}
+    usual["crop"] = TrainStylizerOptions.crop
+    said = {**usual, **options, "part_rows": run.part_rows}
+    for name in usual:
+        if said[name] != usual[name]:
             option = {"batch_rows": "batch"}.get(name, name.replace("_", "-"))
             words += [f"--{option}", str(said[name])]
     return shlex.join([*words, "--out", str(run.folder)])

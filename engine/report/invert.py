@@ -20,6 +20,10 @@ def inversions(subject: Subject, detail: Detail) -> Section:
     found = [one for one in stored_maps(subject.run, TECHNIQUE) if one.job.is_complete]
     if not found:
         return missing(_ANCHOR, _TITLE, "the run holds no inversions; fc7 invert makes them")
+    if subject.source is None:
+        return missing(_ANCHOR, _TITLE, subject.why_no_images)
+    if not subject.good.any():
+        return missing(_ANCHOR, _TITLE, "no image could be used")
     if not detail.examples:
         return too_small(_ANCHOR, _TITLE)
     lede = (

@@ -59,9 +59,7 @@ def _cards(
 ) -> list[Markup]:
     assert subject.source is not None
     keys, cards = subject.keys(rows), []
-    paintings = [
-        _shown(_opened(base64.b64decode(style["picture"])), str(style["name"])) for style in given
-    ]
+    paintings = [painting for style in given if (painting := _painting(style)) is not None]
     for row in rows:
         try:
             original = Image.fromarray(as_pixels(subject.source.decode(subject.source.read(row))))
@@ -85,6 +83,15 @@ def _cards(
         )
         cards.append(element("figure", triple, caption, class_="occluded"))
     return cards
+
+
+def _painting(style: dict[str, Any]) -> Markup | None:
+    """Show a style; a network may come from anywhere, and its pictures with it."""
+    try:
+        picture = _opened(base64.b64decode(style["picture"]))
+    except OSError:  # no image, as Pillow says it
+        return None
+    return _shown(picture, str(style["name"]))
 
 
 def _shown(picture: Image.Image, alt: str) -> Markup:

@@ -45,7 +45,7 @@ def mixture(count: int, weights: Sequence[float]) -> list[float]:
     given = list(weights) or [1.0] * count
     if len(given) != count:
         raise OptionError(f"{count} styles and {len(given)} weights; give one each, or none")
-    total = math.fsum(given)
+    total = sum(given)  # infinite where fsum would raise
     if not (all(0 <= weight < math.inf for weight in given) and 0 < total < math.inf):
         raise OptionError(f"weights are {given}; each must be 0 or more, and one above 0")
     return [weight / total for weight in given]

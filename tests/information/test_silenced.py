@@ -16,6 +16,7 @@ from fc7.engine.data.shapes import ShapesSource
 from fc7.engine.errors import LayerError, OptionError
 from fc7.engine.information.job import (
     InversionImportanceOptions,
+    SilenceChannels,
     inversion_importance,
     inversion_importance_with_summary,
 )
@@ -97,7 +98,7 @@ def test_a_channel_does_not_depend_on_its_company(network: Network, image: Tenso
 
 
 def test_the_run_ranks_channels_by_it(network: Network, tmp_path: Path) -> None:
-    source = ShapesSource(3, 5)
+    source = ShapesSource(2, 5)
     options = InversionImportanceOptions(evaluations=1, part_rows=2, threads=1)
     run = importance(source, network, tmp_path / "run", ImportanceOptions(part_rows=2))
     asked = PruneOptions(fraction=0.2, criterion="inversion", device="cpu")
@@ -108,7 +109,7 @@ def test_the_run_ranks_channels_by_it(network: Network, tmp_path: Path) -> None:
     rows = np.asarray(run["importance-inversion"])
     found = read_importance(open_store(run.folder), network)
     layers = found.scores["inversion"]
-    assert rows.shape == (3, sum(layer.channels for layer in found.layers))
+    assert rows.shape == (2, sum(layer.channels for layer in found.layers))
     mean = rows.mean(0, dtype=np.float64).clip(0)
     start = 0
     for layer, scores in zip(found.layers, layers, strict=True):
@@ -127,3 +128,10 @@ def test_what_is_wrong_is_said(network: Network) -> None:
             Silencer(network, "conv3", SilenceOptions(**wrong))
     with pytest.raises(LayerError):
         Silencer(network, "conv9")
+
+
+def test_branches_flow_into_what_is_inverted() -> None:
+    """Of GoogLeNet's last block the last convolution is one branch of four."""
+    network = load_model("googlenet", weights="random", device="cpu")
+    job = SilenceChannels(network, ShapesSource(1, 1), InversionImportanceOptions())
+    assert job.fingerprint()["options"]["behind"] == "inception5b"

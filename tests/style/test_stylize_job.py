@@ -201,7 +201,7 @@ def test_the_verbs_train_and_apply(
     command = commands(Subject(open_store(run), None, None, 0))[0]
     assert command == (
         f"fc7 stylize train shapes:3:1 --model tiny-cifar10 --style {folder / '0.png'} "
-        "--style-layers relu1=0.25,relu2=0.75 --content-layers relu2=1 --steps 2 --batch 1 "
+        "--style-layers relu1=0.25,relu2=0.75 --content-layers relu2=1.0 --steps 2 --batch 1 "
         f"--crop 24 --width 2 --blocks 1 --out {run}"
     )
     out = tmp_path / "applied"

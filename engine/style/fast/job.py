@@ -30,6 +30,10 @@ from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
 
 TECHNIQUE = "stylize"
 
+# Of one layer's results; all of them take about four times as much. No measure of what is free:
+# a row's last bits depend on how many go together.
+_LARGEST_BYTES_ON_A_GPU = 2 << 30
+
 
 class Stylize:
     """A map from images to pictures in one or several styles.
@@ -107,11 +111,10 @@ class Stylize:
 
     def _together(self, size: tuple[int, int]) -> int:
         """Return how many images of a size go through at once."""
-        rows = self._options.batch_rows
-        if self._stylizer.device.type != "cpu":
-            return rows
+        on_cpu = self._stylizer.device.type == "cpu"
         largest = 4 * 2 * self._stylizer.model.architecture.width * size[0] * size[1]
-        return max(1, min(rows, LARGEST_BYTES // largest))
+        most = LARGEST_BYTES if on_cpu else _LARGEST_BYTES_ON_A_GPU
+        return max(1, min(self._options.batch_rows, most // largest))
 
     def _stylized(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
         padded = filled(rows, self._together(size_of(rows[0])))

@@ -98,7 +98,7 @@ class TrainStylizerOptions:
         """What the weights depend on, as JSON."""
         names = ("steps", "batch_rows", "learning_rate", "crop", "style_side", "content_weight",
                  "style_weight", "variation", "width", "blocks", "norm", "seed")  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"style_side": self.longest_style}
 
 
 @dataclass(frozen=True)

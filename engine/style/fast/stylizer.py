@@ -11,9 +11,9 @@ Nothing read is run, and nothing is built larger than the file's own tensors.
 """
 
 import base64
-import binascii
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,7 @@ from fc7.engine.style.grams import mixture
 
 SUFFIX = ".safetensors"
 ALL = "all"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # also a word of an output's name, and of a command
 _KEY, _FORMAT = "fc7.stylizer", 1
 _CURE = "fc7 stylize train makes such a network"
 
@@ -76,13 +77,14 @@ class Stylizer:
             if len(self.styles) > 1:
                 raise OptionError(f"which style? name one or several of {self._names}")
             return (1.0,)
-        weights = dict.fromkeys(self.styles, 0.0)
+        weights, named = dict.fromkeys(self.styles, 0.0), set[str]()
         for word in words.split(","):
             name, equals, number = map(str.strip, word.partition("="))
             if name not in weights:
                 raise OptionError(f"no style {name!r}; the network has {self._names}")
-            if weights[name]:
+            if name in named:
                 raise OptionError(f"the style {name} is named twice; once will do")
+            named.add(name)
             try:
                 weights[name] = float(number) if equals else 1.0
             except ValueError:
@@ -168,6 +170,8 @@ def _said(file: Path) -> tuple[Architecture, dict[str, bytes], dict[str, Any]]:
             str(style["name"]): base64.b64decode(style["picture"], validate=True)
             for style in said["styles"]
         }
+        if not all(_NAME.fullmatch(name) for name in styles) or ALL in styles:
+            raise ValueError("a style's name is of letters, digits, _ and -")
         if len(styles) < len(said["styles"]):
             raise ValueError("two styles of one name")
         parts = said["architecture"]
@@ -175,7 +179,9 @@ def _said(file: Path) -> tuple[Architecture, dict[str, bytes], dict[str, Any]]:
         architecture = Architecture(width, blocks, str(parts["norm"]), len(styles))
         architecture.check()
         return architecture, styles, dict(said["made"])
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, OptionError) as error:
+    except (
+        ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OptionError
+    ) as error:  # fmt: skip
         raise ModelError(
             f"{file} does not say what network it holds ({first_line(error)[:200]}); {_CURE}"
         ) from error

@@ -101,8 +101,11 @@ class TrainStylizer:
             size=(options.crop, options.crop),
         )
         self.terms = ("total", *self.judge.terms, VARIATION)
+        judge = self.network.describe()
         self.asked = {
-            "loss": self.network.digest,
+            "loss": {name: judge[name] for name in ("digest", "precision", "mean", "std")},
+            # Images beyond it are left out, and others take their places in the batches.
+            "max_pixels": getattr(self.source, "max_pixels", None),
             # Lists, for their order is that of the weights' rows and of the losses' columns.
             "styles": [[painting.name, painting.digest] for painting in self.paintings],
             "layers": {

@@ -93,7 +93,10 @@ def train_stylizer(
     stage = TrainStylizer(network, source, paintings, options)
     run = Run.create(out, source, options.part_rows)
     stage.name = name_in(run, stage.name, stage.asked)
-    job = run_stage(run, stage)
+    job = run.jobs().get(stage.name)
+    # Trained on another device, or by another torch, it is what was asked for nevertheless.
+    if job is None or job.result_record() is None:
+        job = run_stage(run, stage)
     return TrainedStylizer(run, job, job.folder / "result" / RESULT)
 
 
@@ -148,7 +151,7 @@ def stylizer_file(place: str | Path) -> Path:
         OptionError: several were trained in the run.
         StoreError: none was.
     """
-    place = Path(place)
+    place = Path(place).expanduser()
     if not place.is_dir():
         return place
     jobs = open_store(place).jobs().items()
