@@ -22,17 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fc7.bench.record import record
+from fc7.bench.record import record, recorded_cases
 from fc7.bench.synthesis_contestants import WHO, Bench
 from fc7.engine.data import Source, open_source
 from fc7.engine.models import Network, load_model
-from fc7.engine.synthesis.objectives import class_logit
-from fc7.engine.synthesis.presets import recipe
+from fc7.engine.synthesis.presets import class_objective, recipe
 from fc7.engine.synthesis.queue import AscentQueue, Task
 
 SPEED_BARS = {WHO[1]: 1.0, WHO[2]: 0.5}
 """The most that ours may take of a loop's CPU-seconds."""
 PROBABILITY, PERCENTILE, AGREED = 0.9, 99.0, 0.8
+PARTS = ("tiny-shapes", "tiny-cifar10", "speed")
 ROUNDS, STEPS, CHANNELS, LOOP_CHANNELS = 5, 100, 16, 1
 SEED, REAL_IMAGES = 0, 2000
 
@@ -65,8 +65,9 @@ def quality(name: str, source: Source, second: Path | None) -> dict[str, Any]:
     assert network.labels is not None
     count = len(network.labels)
     how = recipe("lucid", network)
-    queue = AscentQueue(network, class_logit(0), how, count)
-    tasks = (Task(unit, class_logit(unit), SEED + unit) for unit in range(count))
+    asked = [class_objective("lucid", unit) for unit in range(count)]
+    queue = AscentQueue(network, asked[0], how, count)
+    tasks = (Task(unit, one, SEED + unit) for unit, one in enumerate(asked))
     made = sorted((each for group in queue(tasks) for each in group), key=lambda each: each.row)
     images = torch.stack([each.image for each in made]).mul(255).round().div(255)
     logits, real = network(images), _real_logits(network, source)
@@ -118,7 +119,7 @@ def _real_logits(network: Network, source: Source) -> Tensor:
 def missed(results: dict[str, Any]) -> list[str]:
     """Return a line for each bar that was missed."""
     lines = []
-    if "speed" in results:
+    if results["speed"]:
         lines += [
             f"CPU-seconds to {who}: {results['speed']['ratios'][who]:.2f}, bar {bar}"
             for who, bar in SPEED_BARS.items()
@@ -145,22 +146,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--without-speed", action="store_true", help="judge images alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone; the others stay")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     seconds = {name: Path(file) for name, _, file in (s.partition("=") for s in arguments.second)}
-    results: dict[str, Any] = {"quality": {}}
-    sources = {"tiny-shapes": f"shapes:{REAL_IMAGES}:2"}
-    if arguments.cifar:
-        sources["tiny-cifar10"] = arguments.cifar
-    else:
-        print("went without tiny-cifar10: it needs --cifar GLOB")
-    for name, spec in sources.items():
-        results["quality"][name] = quality(name, open_source(spec), seconds.get(name))
+    before = recorded_cases("synthesis") if arguments.only else {}
+    results: dict[str, Any] = {name: before.get(name, {}) for name in ("quality", "speed")}
+    sources = {"tiny-shapes": f"shapes:{REAL_IMAGES}:2", "tiny-cifar10": arguments.cifar}
+    parts = [arguments.only] if arguments.only else PARTS
+    for name in [part for part in parts if part in sources]:
+        if sources[name] is None:
+            print(f"went without {name}: it needs --cifar GLOB")
+            continue
+        results["quality"][name] = quality(name, open_source(sources[name]), seconds.get(name))
         print(name, results["quality"][name], flush=True)
         if name not in seconds:
             print(f"went without a second {name}: it needs --second {name}=FILE")
-    if not arguments.without_speed:
+    if "speed" in parts:
         results["speed"] = speed(arguments.rounds, arguments.steps)
         print(results["speed"]["cpu_seconds_an_evaluation"], results["speed"]["ratios"])
     results["missed"] = missed(results)

@@ -43,8 +43,7 @@ def facet_rows(results: Results) -> list[Row]:
 def synthesis_rows(results: Results) -> list[Row]:
     """Return the rows of class images: what they cost beside loops, and who knows them again."""
     rows = []
-    if "speed" in results:
-        speed = results["speed"]
+    if speed := results["speed"]:
         ours = speed["cpu_seconds_an_evaluation"]["fc7"]
         rows += [
             (

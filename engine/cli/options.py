@@ -89,11 +89,11 @@ def split_colour(text: str | None, option: str) -> float | tuple[float, float, f
     )
 
 
-def split_layers(text: str) -> list[str]:
+def split_layers(text: str, option: str = "--layers") -> list[str]:
     """Split `conv5, fc7` at commas."""
     layers = [name.strip() for name in text.split(",") if name.strip()]
     if not layers:
-        raise typer.BadParameter("name at least one layer, such as fc7", param_hint="--layers")
+        raise typer.BadParameter("name at least one layer, such as fc7", param_hint=option)
     return layers
 
 

@@ -119,8 +119,8 @@ def style(
     weighted = o.split_weights(mix, "--mix")
     options = StyleJobOptions(
         mix=weighted,
-        style_layers=_names(style_layers),
-        content_layers=_names(content_layers),
+        style_layers=_names(style_layers, "--style-layers"),
+        content_layers=_names(content_layers, "--content-layers"),
         style_weight=style_weight,
         content_weight=content_weight,
         style_scale=style_scale,
@@ -154,8 +154,8 @@ def style(
     conclude(outcome_of(made, [summary]), [summary], strict, json)
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return () if text is None else tuple(o.split_layers(text))
+def _names(text: str | None, option: str) -> tuple[str, ...]:
+    return () if text is None else tuple(o.split_layers(text, option))
 
 
 def _draws(source: "PairsSource", content: str, out: Path) -> bool:
@@ -165,10 +165,12 @@ def _draws(source: "PairsSource", content: str, out: Path) -> bool:
 
     if out.suffix.lower() not in PICTURES:
         return False
-    if len(source) != 1 or not Path(content).is_file():
+    if not Path(content).is_file():
+        raise OptionError(f"{out} shows one picture, and {content} is no image file; name one")
+    if len(source) != 1:
         raise OptionError(
-            f"{out} can show one picture, not {len(source)}; name one image and one style, mix "
-            "the styles (--mix), or name a folder for --out"
+            f"{out} shows one picture, not {len(source)}; name one style, mix them (--mix), or "
+            "name a folder for --out"
         )
     out.absolute().parent.stat()  # before minutes are spent on what could not be written
     return True
@@ -183,20 +185,18 @@ def _draw(
     from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.drawing.sheet import save_picture
     from fc7.engine.store import Progress
-    from fc7.engine.style.transfer import style_images
+    from fc7.engine.style.transfer import Look, Transfer
     from fc7.engine.synthesis.picture_files import as_array, fit
     from fc7.engine.words import number
 
     content = fit(source.decode(source.read(0)), options.side).float().div_(255)
     styles = [source.style(style) for style in source.styles_of(0)]
+    look = Look(styles, options.mix, [f"style {source.style_key(n)}" for n in source.styles_of(0)])
+    transfer = Transfer(network, options, together=1)
+    total = options.evaluations * len(transfer.scales((content.shape[1], content.shape[2])))
     with progress() as report:
-        total = options.evaluations * options.scales
-        found = style_images(
-            network,
-            content[None],
-            styles,
-            options,
-            report=lambda done: report(Progress("style", done, total)),
+        found = transfer(
+            content[None], [look], report=lambda done: report(Progress("style", done, total))
         )
     save_picture(lambda: Image.fromarray(as_array(found.images[0])), out)
     first = {term: float(curve[0, 0]) for term, curve in found.curves.items()}

@@ -7,7 +7,9 @@ together, `mixed:photos/|night.jpg|scream.jpg`: then a row is a content with all
 "tubingen.jpg|night.jpg+scream.jpg". In a spec `|` and `%` of a name are written as in a URL.
 """
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -89,11 +91,12 @@ class PairsSource(Source):
         try:
             return source.decode(source.read(row))
         except BadImage as error:
-            raise BadImage(error.status, f"style {_key(source, row)}: {error}") from error
+            raise BadImage(error.status, f"style {source.key(row)}: {error}") from error
 
     def style_key(self, number: int) -> str:
         """Return a style's key: of an image named alone its file's name."""
-        return _key(*self._style_row(number))
+        source, row = self._style_row(number)
+        return source.key(row)
 
     def rows(self, start: int = 0, stop: int | None = None) -> pa.Table:
         """Return rows start to stop."""
@@ -104,11 +107,8 @@ class PairsSource(Source):
         content = numbers // self.looks
         table = self.contents.rows(int(content[0]), int(content[-1]) + 1)
         own = table.take(pa.array(content - content[0]))
-        keys = own["key"]
-        if len(self.contents) == 1:
-            keys = pa.array([_key(self.contents, 0)] * len(numbers), pa.large_string())
         names = pa.array(self._look_keys, pa.large_string()).take(pa.array(numbers % self.looks))
-        joined = pc.binary_join_element_wise(keys, names, pa.scalar("|", pa.large_string()))
+        joined = pc.binary_join_element_wise(own["key"], names, pa.scalar("|", pa.large_string()))
         return pa.table([joined, own["label"]], schema=ROW_SCHEMA)
 
     def read(self, row: int) -> bytes:
@@ -131,6 +131,10 @@ class PairsSource(Source):
     @cached_property
     def _look_keys(self) -> list[str]:
         keys = [self.style_key(number) for number in range(self.style_count)]
+        often = Counter(keys)  # of one name in several folders: by its number as well
+        keys = [
+            key if often[key] == 1 else f"{key} ({number})" for number, key in enumerate(keys, 1)
+        ]
         return ["+".join(keys)] if self.together else keys
 
     def _style_row(self, number: int) -> tuple[Source, int]:
@@ -153,7 +157,17 @@ class PairsSource(Source):
         if start:  # said once for all rows
             return b""
         sources = (self.contents, *self._sources)
-        return "\0".join([str(self.together), *(one.digest() for one in sources)]).encode()
+        return "\0".join([str(self.together), *map(_identity, sources)]).encode()
+
+
+def _identity(source: Source) -> str:
+    """Return what tells a source from others; of one image by itself, its bytes do."""
+    if len(source) > 1:
+        return source.digest()
+    try:
+        return hashlib.sha256(source.read(0)).hexdigest() + source.digest()
+    except BadImage:
+        return source.digest()
 
 
 def open_pairs(spec: str, max_pixels: int = MAX_PIXELS) -> PairsSource:
@@ -204,19 +218,14 @@ def _opened(data: str | Path | Source, max_pixels: int) -> Source:
     path = os.path.expanduser(os.fspath(data))
     if os.path.isdir(path) or not is_image_name(os.fsencode(os.path.basename(path))):
         return open_source(data, max_pixels)
-    names = pa.array([os.fsencode(path)], pa.large_binary())
-    source = FilesSource(os.fspath(data), "paths", "", names, None, None, max_pixels)
+    folder, name = os.path.split(path)
+    names = pa.array([os.fsencode(name)], pa.large_binary())
+    source = FilesSource(os.fspath(data), "paths", folder, names, None, None, max_pixels)
     try:  # named by someone, who is at hand to name another
         source.decode(source.read(0))
     except BadImage as error:
         raise SourceError(f"{data}: {error.status} ({error})") from error
     return source
-
-
-def _key(source: Source, row: int) -> str:
-    """Return a row's key; of an image that was named by itself without its folder."""
-    key = source.key(row)
-    return os.path.basename(key) if isinstance(source, FilesSource) and len(source) == 1 else key
 
 
 def _quoted(spec: str) -> str:

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fc7.engine.errors import BadImage
 from fc7.engine.report.markup import Markup, element, join
@@ -80,14 +80,15 @@ def _card(stored: StoredMaps, row: int, key: str, patch: Image.Image, ratio: flo
     size = sides(texture.height, texture.width)
     side = stored.about["side"]
     if side is not None:
-        patch.thumbnail((side, side))
+        patch = ImageOps.contain(patch, (side, side), Image.Resampling.BILINEAR)
     if stored.about["tileable"]:
         texture = Image.fromarray(np.tile(np.asarray(texture), (2, 2, 1)))
     # At one scale, for a texture is known by the size of its grain.
-    frame = Image.new("RGBA", (max(patch.width, texture.width), max(patch.height, texture.height)))
-    frame.paste(patch, (0, 0))
+    frame = max(patch.width, texture.width), max(patch.height, texture.height)
     pictures = []
-    for picture, alt in ((frame, key), (texture, f"A texture of {key}")):
+    for one, alt in ((patch, key), (texture, f"A texture of {key}")):
+        picture = Image.new("RGBA", frame)
+        picture.paste(one, (0, 0))
         picture.thumbnail((_SIDE, _SIDE))
         pictures.append(image(webp(np.asarray(picture)), alt))
     left = f"{number(100 * ratio)} %"

@@ -8,12 +8,14 @@ second moment, and so a mixture of G's is that of an image that has each style o
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fc7.engine.errors import OptionError
+from fc7.engine.synthesis.rows import each_row
 
 Grams = Mapping[str, Tensor]
 """Gram matrices by layer, (N, C, C)."""
@@ -76,6 +78,11 @@ def at_size(images: Tensor, size: tuple[int, int]) -> Tensor:
         images, size, mode="bicubic", antialias=True, align_corners=False
     )
     return resized.clamp(0, 1)
+
+
+def rows_at_size(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return images (N, 3, H, W) at a size, each row as if alone; see `at_size`."""
+    return each_row(partial(at_size, size=size), images)
 
 
 def joined(rows: Sequence[Grams]) -> dict[str, Tensor]:

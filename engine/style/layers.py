@@ -31,7 +31,10 @@ class StyleLayers:
 
 
 def style_layers(
-    network: Network, style: Sequence[str] = (), content: Sequence[str] = ()
+    network: Network,
+    style: Sequence[str] = (),
+    content: Sequence[str] = (),
+    has_content: bool = True,
 ) -> StyleLayers:
     """Return the layers that were named; the usual ones of the network where none was.
 
@@ -39,6 +42,7 @@ def style_layers(
         network: the network.
         style: names, or "NAME=WEIGHT", such as "relu1_1=2"; a name alone weighs 1.
         content: likewise.
+        has_content: whether content is asked for at all; no layers of it if not.
 
     Raises:
         LayerError: there is no such layer.
@@ -46,13 +50,14 @@ def style_layers(
             weight is no number above 0.
     """
     usual = next((two for two in _USUAL if {*two[0], *two[1]} <= set(network.layers)), None)
-    if usual is None and not (style and content):
+    if usual is None and not (style and (content or not has_content)):
         raise OptionError(
             f"{network.name} has none of the layers that style is usually read from; name them: "
             "--style-layers and --content-layers, of those that fc7 layers lists"
         )
     of_style, of_content = usual or ((), ())
-    return StyleLayers(_shares(network, style or of_style), _shares(network, content or of_content))
+    named = (content or of_content) if has_content else ()
+    return StyleLayers(_shares(network, style or of_style), _shares(network, named))
 
 
 def _shares(network: Network, words: Sequence[str]) -> dict[str, float]:

@@ -23,12 +23,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.receptive import receptive_field
 from fc7.engine.models.sizes import Sizes
+from fc7.engine.style.grams import rows_at_size
 from fc7.engine.style.histogram import HISTOGRAMS, NONE, check_histogram
 from fc7.engine.style.layers import texture_layers
 from fc7.engine.style.perceptual import Perceptual
@@ -37,7 +37,6 @@ from fc7.engine.style.ways import Mirrored, MirroredAveraging, Wrapped, WrappedA
 from fc7.engine.synthesis.evaluation import Way
 from fc7.engine.synthesis.keyed import keys_of_rows
 from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
-from fc7.engine.synthesis.rows import each_row
 
 POOLINGS = ("average", "max")
 # By pooling: how a patch is read, and a picture that does not tile; and one that does.
@@ -243,11 +242,11 @@ class Synthesiser:
         judge = judge if options.tileable else reader
         picture, done = None, 0
         for patch_size, picture_size in octaves:
-            patch = _resized(own, patch_size)
+            patch = rows_at_size(own, patch_size)
             targets = judge.targets(None, reader.grams(patch))
             if picture is None:
                 picture = noise(patch, keys, picture_size)
-            start = _resized(picture, picture_size)
+            start = rows_at_size(picture, picture_size)
             found = descend(judge, targets, start, options.descent, report=_after(report, done))
             picture, done = found.images, done + options.evaluations
         assert picture is not None
@@ -278,15 +277,6 @@ def noise(patches: Tensor, keys: Keys, size: tuple[int, int]) -> Tensor:
     drawn = (uniform(keys, Purpose.START, (math.prod(size),)).double() * pixels.shape[2]).long()
     places = drawn.to(patches.device)[:, None].expand(-1, 3, -1)
     return pixels.gather(2, places).view(len(patches), 3, *size)
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[2:]) == size:
-        return images
-    return each_row(
-        lambda row: functional.interpolate(row, size, mode="bicubic", antialias=True).clamp(0, 1),
-        images,
-    )
 
 
 def _after(report: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:

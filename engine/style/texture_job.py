@@ -165,15 +165,19 @@ def sample_keys(seed: int, rows: Sequence[int], sample: int) -> Keys:
 
 def _columns(made: Sequence[Textures], evaluations: int) -> dict[str, Tensor]:
     """Return what stands beside the pictures, (N, samples, ...); `made` has one a sample."""
-    curves = torch.stack([torch.stack([*one.curves.values()], 1) for one in made], 1)
-    # A search may end sooner; the picture is then what it was.
-    last = curves[..., -1:].expand(*curves.shape[:3], evaluations - curves.shape[3])
+    curves = [_whole(torch.stack([*one.curves.values()], 1), evaluations) for one in made]
     return {
         "before": torch.stack([one.before for one in made], 1),
         "after": torch.stack([one.after for one in made], 1),
         "losses": torch.stack([torch.stack([*one.losses.values()], 1) for one in made], 1),
-        "curves": torch.cat([curves, last], 3),
+        "curves": torch.stack(curves, 1),
     }
+
+
+def _whole(curves: Tensor, evaluations: int) -> Tensor:
+    """Return curves (N, layers, E) over all evaluations: a search that ends sooner stays there."""
+    rest = curves[..., -1:].expand(*curves.shape[:2], evaluations - curves.shape[2])
+    return torch.cat([curves, rest], 2)
 
 
 def texture(

@@ -15,6 +15,7 @@ in Neural Style Transfer", section 6).
     found = style_images(network, contents, [night, scream], StyleOptions(mix=(3, 1), scales=3))
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,15 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.models.sizes import Sizes
 from fc7.engine.style.colours import Luminance, luminance, matched, recoloured
-from fc7.engine.style.grams import at_scale, at_size, joined, mixed, mixture
-from fc7.engine.style.layers import style_layers
+from fc7.engine.style.grams import at_scale, joined, mixed, mixture, rows_at_size
 from fc7.engine.style.perceptual import Targets
 from fc7.engine.style.picture import Pictures, descend
-from fc7.engine.style.tiled import TiledPerceptual
+from fc7.engine.style.tiled import KEPT_BYTES, TiledPerceptual
 from fc7.engine.style.transfer_options import StyleOptions
 from fc7.engine.style.ways import Averaging
 from fc7.engine.synthesis.evaluation import Way
@@ -38,6 +39,8 @@ from fc7.engine.synthesis.octaves import octave_sizes
 from fc7.engine.synthesis.parametrisation import Parametrisation, SigmoidPixels
 from fc7.engine.synthesis.randomness import Keys, Purpose, uniform
 from fc7.engine.synthesis.rows import each_row
+from fc7.engine.synthesis.tiles import usual_tile
+from fc7.engine.words import sides
 
 # Where a picture starts, in [0, 1]: nearer to black and white the sigmoid hardly moves. Nothing
 # keeps the picture from going there later.
@@ -52,17 +55,21 @@ class Look:
     Args:
         images: at least one, each (3, H, W) or (1, 3, H, W), float in [0, 1] or uint8.
         mix: how much each counts; all alike if empty.
+        names: of the images, for errors.
 
     Raises:
         OptionError: there are not as many weights as styles, or they are out of range.
         ValueError: there is no image, or it has another shape or dtype.
     """
 
-    def __init__(self, images: Sequence[Tensor], mix: Sequence[float] = ()) -> None:
+    def __init__(
+        self, images: Sequence[Tensor], mix: Sequence[float] = (), names: Sequence[str] = ()
+    ) -> None:
         if not images:
             raise ValueError("no style; give one image at least")
         self.images = [_batch(image) for image in images]
         self.shares = mixture(len(images), mix)
+        self.names = list(names) or ["a style image"] * len(images)
 
 
 def style_images(
@@ -133,18 +140,16 @@ class Transfer:
         self.options = options or StyleOptions()
         self.options.check()
         own = self.options
-        layers = style_layers(network, own.style_layers, own.content_layers)
+        layers = own.layers(network)
         style = {name: share * own.style_weight for name, share in layers.style.items()}
         content = {name: share * own.content_weight for name, share in layers.content.items()}
-        if not own.content_weight:
-            content = {}
         self.judge = TiledPerceptual(
             network,
             style,
             content,
             _WAYS[own.pooling],
             own.tile,
-            together or images_a_pass(network, _MANY, size or network.input_size),
+            together or images_together(network, own, _MANY, size or network.input_size),
         )
         self._network = network
         self._sizes = Sizes(network, self.judge.layers)
@@ -187,7 +192,7 @@ class Transfer:
         start = self._start(own, sizes[0], seeds)
         for size in sizes:
             if found:
-                start = _resized(found[-1].images, size)
+                start = rows_at_size(found[-1].images, size)
             targets = self.targets(own, size, looks)
             done = len(found) * self.options.evaluations
             told = None if report is None else partial(_told, report, done)
@@ -212,13 +217,13 @@ class Transfer:
 
     def _start(self, contents: Tensor, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
         if self.options.start == "content":
-            return _resized(contents, size)
+            return rows_at_size(contents, size)
         keys = Keys(np.array(seeds, np.int64), np.zeros(len(seeds), np.int64))
         return uniform(keys, Purpose.START, (3, *size)).to(contents.device)
 
     def targets(self, contents: Tensor, size: tuple[int, int], looks: Sequence[Look]) -> Targets:
         """Return what pictures of a size are to be; see `__call__`."""
-        images = _resized(contents, size)
+        images = rows_at_size(contents, size)
         if self.options.keep_colours:
             images = each_row(luminance, images)
         known: dict[Look, dict[str, Tensor]] = {}
@@ -237,20 +242,40 @@ class Transfer:
     ) -> dict[str, Tensor]:
         """Return a look's Gram matrices, (1, C, C) by layer, for pictures of a size."""
         found = []
-        for style in look.images:
+        for style, name in zip(look.images, look.names, strict=True):
             scale = self.options.style_scale * max(size) / max(style.shape[2:])
-            resized = at_scale(_floats(style.to(self._network.device)), scale)
-            self._sizes.check((resized.shape[2], resized.shape[3]), "a style image")
+            try:
+                resized = at_scale(_floats(style.to(self._network.device)), scale)
+            except OptionError as error:
+                raise OptionError(f"{name}: {error}") from error
+            of_style = resized.shape[2], resized.shape[3]
+            if not self._sizes.runs(of_style):
+                raise OptionError(
+                    f"{name} becomes {sides(*of_style)} pixels for a picture of {sides(*size)}, "
+                    f"too few to reach {', '.join(self.judge.layers)}; ask for larger pictures, or a "
+                    "larger style scale"
+                )
             found.append(self.judge.grams(resized if image is None else matched(resized, image)))
         return mixed(found, look.shares)
 
 
+def images_together(
+    network: Network, options: StyleOptions, most: int, size: tuple[int, int]
+) -> int:
+    """Return how many images of a size go through the network at once, at most `most`.
+
+    Unless tiles are asked for, such a pass keeps no more than that of one tile does.
+    """
+    count = images_a_pass(network, most, size)
+    if options.tile is None:
+        layers = options.layers(network)
+        side = usual_tile(network, [*layers.style, *layers.content], KEPT_BYTES)
+        count = min(count, side**2 // math.prod(size))
+    return max(1, count)
+
+
 def _told(report: Callable[[int], None], before: int, done: int) -> None:
     report(before + done)
-
-
-def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return each_row(partial(at_size, size=size), images)
 
 
 def _batch(image: Tensor) -> Tensor:

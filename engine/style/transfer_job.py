@@ -28,15 +28,13 @@ from fc7.engine.data.pairs import PairsSource
 from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
-from fc7.engine.models.passes import images_a_pass
 from fc7.engine.store import BYTES, Output, Yielded
 from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
 from fc7.engine.style.grams import mixture
-from fc7.engine.style.layers import style_layers
 from fc7.engine.style.picture import VARIATION
-from fc7.engine.style.transfer import Look, Transfer
+from fc7.engine.style.transfer import Look, Transfer, images_together
 from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
 from fc7.engine.synthesis.picture_files import encode_picture
 from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
@@ -75,15 +73,17 @@ class Style:
         self.name = name
         self._network, self._source, self._options = network, source, options
         self._shares = mixture(source.style_count if source.together else 1, options.mix)
-        layers = style_layers(network, options.style_layers, options.content_layers)
+        layers = options.layers(network)
         self._transfers: dict[int, Transfer] = {}
         self.terms = (*self._transfer(options.batch_rows).judge.terms, VARIATION)
         own = {field.name for field in dataclasses.fields(StyleOptions)}
         self.asked: dict[str, Any] = {
             **{name: getattr(options, name) for name in sorted(own)},
             "mix": self._shares,
-            "style_layers": layers.style,
-            "content_layers": layers.content,
+            # In order, as the losses are; JSON's objects have none.
+            "style_layers": [[name, share] for name, share in layers.style.items()],
+            "content_layers": [[name, share] for name, share in layers.content.items()],
+            "seed": options.seed if options.start == "noise" else None,
             "side": options.side,
             "form": options.form,
         }
@@ -137,17 +137,19 @@ class Style:
 
     def _together(self, size: tuple[int, int]) -> int:
         """Return how many images of a size go together."""
-        return images_a_pass(self._network, self._options.batch_rows, size)
+        return images_together(self._network, self._options, self._options.batch_rows, size)
 
     def _paint(self, rows: list[Row]) -> tuple[NDArray[np.int64], Yielded]:
         numbers = [row.number for row in rows]
         count = self._together(size_of(rows[0]))
         looks = self._looks(numbers)
         looks += looks[-1:] * (count - len(rows))
+        transfer, size = self._transfer(count), size_of(rows[0])
         try:
-            found = self._transfer(count)(filled(rows, count), looks)
+            transfer.scales(size)
         except OptionError as error:
             raise OptionError(f"{self._source.key(numbers[0])}: {error}") from error
+        found = transfer(filled(rows, count), looks)
         made = len(rows)
         ran = torch.stack([found.curves[term][:made] for term in self.terms], 1).cpu().numpy()
         whole = self._options.evaluations * self._options.scales
@@ -174,5 +176,6 @@ class Style:
             styles = tuple(self._source.styles_of(number))
             if styles not in known:
                 images = [self._source.style(style) for style in styles]
-                known[styles] = Look(images, self._shares)
+                names = [f"style {self._source.style_key(style)}" for style in styles]
+                known[styles] = Look(images, self._shares, names)
         return [known[tuple(self._source.styles_of(number))] for number in numbers]

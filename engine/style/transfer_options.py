@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 
 from fc7.engine.errors import OptionError
+from fc7.engine.models import Network
 from fc7.engine.store import Report
+from fc7.engine.style.layers import StyleLayers, style_layers
 from fc7.engine.style.picture import DescentOptions
 from fc7.engine.synthesis.picture_files import check_format
 
@@ -54,6 +56,16 @@ class StyleOptions(DescentOptions):
     tile: int | None = None
     seed: int = 0
 
+    def layers(self, network: Network) -> StyleLayers:
+        """Return the layers of style and content, the latter none where it weighs nothing.
+
+        Raises:
+            LayerError: there is no such layer.
+            OptionError: see `fc7.engine.style.layers.style_layers`.
+        """
+        has_content = self.content_weight > 0
+        return style_layers(network, self.style_layers, self.content_layers, has_content)
+
     def check(self) -> None:
         """Raise OptionError where one of them is out of range."""
         super().check()
@@ -62,9 +74,10 @@ class StyleOptions(DescentOptions):
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.content_weight < math.inf:
             raise OptionError(f"content_weight is {self.content_weight}; it must be 0 or more")
-        if self.scales < 1 or self.seed < 0:
+        if self.scales < 1 or not 0 <= self.seed < 2**63:
             raise OptionError(
-                f"scales is {self.scales} and seed {self.seed}; scales is 1 or more, seed 0 or more"
+                f"scales is {self.scales} and seed {self.seed}; scales is 1 or more, seed from 0 "
+                "to 2**63 - 1"
             )
         if not 1 < self.ratio < math.inf:
             raise OptionError(f"ratio is {self.ratio}; one scale is larger than the next, by 2")

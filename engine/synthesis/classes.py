@@ -26,8 +26,8 @@ from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
 from fc7.engine.store.network import weights_note
 from fc7.engine.synthesis.judging import STATUSES, Judge, as_stored, course
-from fc7.engine.synthesis.objectives import Objective, channel, class_logit, neuron
-from fc7.engine.synthesis.presets import DEFAULT, recipe
+from fc7.engine.synthesis.objectives import Objective, channel, neuron
+from fc7.engine.synthesis.presets import DEFAULT, class_objective, recipe
 from fc7.engine.synthesis.queue import AscentQueue, Made, Task
 
 TECHNIQUE = "classes"
@@ -175,7 +175,7 @@ class ClassImages:
     def _objective(self, unit: int) -> Objective:
         layer = self._source.layer
         if layer is None:
-            return class_logit(unit)
+            return class_objective(self._options.preset, unit)
         return neuron(layer, unit) if self._options.neurons else channel(layer, unit)
 
     def _arrays(self, group: list[Made]) -> Arrays:

@@ -33,7 +33,7 @@ def styles(tmp_path: Path) -> Path:
 
 def test_rows_are_contents_by_styles(contents: Path, styles: Path) -> None:
     source = pairs_of(contents, [styles, styles / "z+.png"])
-    names = ["x|y.png", "z+.png", "z+.png"]
+    names = ["x|y.png", "z+.png (2)", "z+.png (3)"]  # of two by one name, the number too
     keys = [f"{one}|{name}" for one in ("a.png", "cats/b.png", "dogs/c.png") for name in names]
     assert len(source) == 9
     assert source.rows()["key"].to_pylist() == keys

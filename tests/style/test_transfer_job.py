@@ -226,13 +226,13 @@ def test_the_verb_paints_one_or_many(
         (["nowhere", "-s", "styles/x.png", "-o", "run"], 1, "there is no 'nowhere'"),
         (["contents", "-s", "styles/x.png", "--mix", "1,1", "-o", "run"], 2, "1 styles and 2"),
         (["contents", "-s", "styles/x.png", "--mix", "a", "-o", "run"], 2, "'a' is no list"),
-        (["contents", "-s", "styles/x.png", "-o", "a.png"], 2, "one picture, not 3"),
+        (["contents", "-s", "styles/x.png", "-o", "a.png"], 2, "contents is no image file"),
         (["contents/a.png", "-s", "styles", "-o", "a.png"], 2, "one picture, not 3"),
         (["contents", "-s", "styles/x.png", "--side", "3", "-o", "run"], 2, "does not reach relu"),
         (
             ["contents", "-s", "styles/x.png", "--style-scale", ".1", "-o", "run"],
             2,
-            "a style image of",
+            "style x.png becomes",
         ),
         (["contents", "-s", "styles/x.png", "--style-layers", "relu9", "-o", "run"], 2, "relu9"),
         (["contents", "-s", "styles/x.png", "--start", "grey", "-o", "run"], 2, "no start 'grey'"),
@@ -263,3 +263,16 @@ def test_a_spec_says_what_was_paired(contents: Path, styles: Path, tmp_path: Pat
                 StyleJobOptions(**QUICK))  # fmt: skip
     assert run.meta["source"]["kind"] == PairsSource.kind
     assert run.meta["source"]["spec"] == f"pairs:{contents}|{styles / 'x.png'}"
+
+
+def test_layers_keep_their_order_in_a_run(
+    network: Network, contents: Path, styles: Path, tmp_path: Path
+) -> None:
+    """The columns of losses are in it: the same layers in another order are another job."""
+    for order in (("relu1", "relu3"), ("relu3", "relu1")):
+        options = StyleJobOptions(evaluations=1, style_layers=order, content_weight=0, threads=1)
+        run = style(contents, [styles / "x.png"], network, tmp_path / "run", options)
+    assert {"style", "style-2"} <= set(run.jobs())
+    for name, order in (("style", ("relu1", "relu3")), ("style-2", ("relu3", "relu1"))):
+        terms = run.job(name).outputs[name].attributes["terms"]
+        assert terms == [*(f"style {layer}" for layer in order), "variation"]
