@@ -252,8 +252,8 @@ class Transfer:
             if not self._sizes.runs(of_style):
                 raise OptionError(
                     f"{name} becomes {sides(*of_style)} pixels for a picture of {sides(*size)}, "
-                    f"too few to reach {', '.join(self.judge.layers)}; ask for larger pictures, or a "
-                    "larger style scale"
+                    f"too few to reach {', '.join(self.judge.layers)}; ask for larger pictures, "
+                    "or a larger style scale"
                 )
             found.append(self.judge.grams(resized if image is None else matched(resized, image)))
         return mixed(found, look.shares)
