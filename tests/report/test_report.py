@@ -260,7 +260,7 @@ def test_without_images_network_or_labels_the_rest_remains(
     bare = Page(path.read_text(encoding="utf-8"))
     # Filters, maps and patches need the network, maps over pixels the images.
     lacking = {"filters", "maps", "patches", "guided", "occlusion", "gradients", "segmentation"}
-    lacking |= {"fool", "dream", "stylize"}
+    lacking |= {"fool", "invert", "dream", "texture", "stylize"}
     kept = [name for name in SECTIONS if name not in lacking]
     assert [found["id"] for found in bare.all("section")] == [*kept, "not-shown"]
     assert len(bare.all("dt")) >= len(lacking)

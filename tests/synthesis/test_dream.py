@@ -210,7 +210,7 @@ def test_a_row_is_bit_identical_anywhere_in_any_company(
     network: Network, largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where five go through one by one, or three and two: 600 kB are two windows of 32."""
-    monkeypatch.setattr(passes, "_LARGEST_BYTES", largest)
+    monkeypatch.setattr(passes, "LARGEST_BYTES", largest)
     x = images(5, (21, 38))
     asked = [channel("conv4", unit) for unit in range(5)]
     options, seeds = DreamOptions(octaves=2, steps=1, tile=32), [4, 3, 2, 1, 0]
