@@ -47,8 +47,6 @@ def main() -> int:
     )
     setting = {
         "images": arguments.images,
-        "starts": arguments.starts,
-        "evaluations": arguments.evaluations,
         "variation": options.variation,
         "colours": options.colours,
     }
@@ -66,6 +64,8 @@ def main() -> int:
         between = torch.pdist(features).mean()
         of_paper = found.errors * features[: len(images)].norm(dim=1) / between
         case = {
+            "starts": arguments.starts,
+            "evaluations": arguments.evaluations,
             "error": round(float(found.errors.mean()), 4),
             "error_median": round(float(found.errors.median()), 4),
             "error_largest": round(float(found.errors.max()), 4),
