@@ -11,9 +11,9 @@ was stopped and goes on from a checkpoint ends in the same weights, on a CPU to 
 
 import copy
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from fc7.engine.models.bare import seeded
 from fc7.engine.models.network import logits_of
 from fc7.engine.models.pruned import Pruned, save_pruned
 from fc7.engine.models.targets import LABEL, Targets, class_count
-from fc7.engine.models.training_state import load_training, save_training
-from fc7.engine.store import Checkpoints, Progress, Report
+from fc7.engine.store import Checkpoints, Report
 from fc7.engine.store.fingerprint import software
+from fc7.engine.store.training import train
 
 RESULT = "network.safetensors"
 # The options that the result depends on.
@@ -143,28 +143,18 @@ class FineTune:
         model = copy.deepcopy(self.network.model).requires_grad_().train()
         optimizer = self._optimizer(model)
         losses = torch.full((self.steps,), torch.nan)
-        done, before = 0, 0.0
-        latest = checkpoints.latest()
-        if latest is not None:
-            progress = load_training(latest, model, optimizer)
-            done, before = int(progress["steps"]), float(progress["seconds"])
-            losses[:done] = progress["losses"][:done]
-        started = saved = time.monotonic()
-        for step, (numbers, images) in enumerate(self._batches(done), start=done):
-            losses[step] = self._step(model, optimizer, step, numbers, images)
-            now = time.monotonic()
-            if step + 1 < self.steps and now - saved >= self.options.checkpoint_seconds:
-                progress = {
-                    "steps": torch.tensor(step + 1),
-                    "losses": losses,
-                    "seconds": torch.tensor(before + now - started, dtype=torch.float64),
-                }
-                with checkpoints.write() as newest:
-                    save_training(newest, model, optimizer, progress)
-                saved = time.monotonic()
-            if self.report:
-                done_rows = (step + 1) * self.options.batch_rows
-                self.report(Progress(self.name, done_rows, self.steps * self.options.batch_rows))
+        seconds = train(
+            self.name,
+            model,
+            optimizer,
+            losses,
+            self._batches,
+            partial(self._step, model, optimizer),
+            checkpoints,
+            self.options.checkpoint_seconds,
+            self.options.batch_rows,
+            self.report,
+        )
         save_pruned(folder / RESULT, self.pruned, model.state_dict())
         np.save(folder / "losses.npy", losses.numpy())
         return {
@@ -172,7 +162,7 @@ class FineTune:
             "rows": len(self._rows),
             "first_loss": float(losses[0]),
             "last_loss": float(losses[-1]),
-            "seconds": round(before + time.monotonic() - started, 3),
+            "seconds": round(seconds, 3),
         }
 
     def _optimizer(self, model: nn.Module) -> torch.optim.SGD:
@@ -194,10 +184,10 @@ class FineTune:
         model: nn.Module,
         optimizer: torch.optim.SGD,
         step: int,
-        numbers: NDArray[np.int64],
-        images: Tensor,
+        batch: tuple[NDArray[np.int64], Tensor],
     ) -> float:
         """Take one step down the mean loss of a batch, and return that loss."""
+        numbers, images = batch
         if not len(numbers):  # not one image of the batch could be used
             return math.nan
         cosine = (1 + math.cos(math.pi * step / self.steps)) / 2

@@ -12,9 +12,9 @@ and goes on from a checkpoint ends in the same weights, on a CPU to the bit.
 """
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.bare import seeded
 from fc7.engine.models.sizes import Sizes
-from fc7.engine.models.training_state import load_training, save_training
-from fc7.engine.store import Checkpoints, Progress
+from fc7.engine.store import Checkpoints
 from fc7.engine.store.fingerprint import software
+from fc7.engine.store.training import train
 from fc7.engine.style.fast.crops import random_crop, shares_of_places, shrunk
 from fc7.engine.style.fast.options import TrainStylizerOptions
 from fc7.engine.style.fast.paintings import Painting
@@ -138,34 +138,22 @@ class TrainStylizer:
         model = model.to(device).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
         losses = torch.full((options.steps, len(self.terms)), torch.nan)
-        done, before = 0, 0.0
-        latest = checkpoints.latest()
-        if latest is not None:
-            progress = load_training(latest, model, optimizer)
-            done, before = int(progress["steps"]), float(progress["seconds"])
-            losses[:done] = progress["losses"][:done]
         grams = [self.judge.grams(one.image[None].to(device)) for one in self.paintings]
-        started = saved = time.monotonic()
-        for step, (images, places) in enumerate(self._batches(done), start=done):
-            if places:
-                losses[step] = self._step(model, optimizer, step, images, places, grams)
-            now = time.monotonic()
-            if step + 1 < options.steps and now - saved >= options.checkpoint_seconds:
-                progress = {
-                    "steps": torch.tensor(step + 1),
-                    "losses": losses,
-                    "seconds": torch.tensor(before + now - started, dtype=torch.float64),
-                }
-                with checkpoints.write() as newest:
-                    save_training(newest, model, optimizer, progress)
-                saved = time.monotonic()
-            if options.report:
-                rows = (step + 1) * options.batch_rows
-                options.report(Progress(self.name, rows, options.steps * options.batch_rows))
+        seconds = train(
+            self.name,
+            model,
+            optimizer,
+            losses,
+            self._batches,
+            partial(self._step, model, optimizer, grams),
+            checkpoints,
+            options.checkpoint_seconds,
+            options.batch_rows,
+            options.report,
+        )
         found = losses[~losses[:, 0].isnan(), 0]
         if not len(found):
             raise OptionError(f"no image of {self.source.spec} can be used; look at the files")
-        seconds = round(before + time.monotonic() - started, 3)
         made = {"data": self.source.spec, "judge": self.network.name, **self.asked}
         styles = {painting.name: painting.picture for painting in self.paintings}
         save_stylizer(Stylizer(model.eval(), styles, made), folder / RESULT)
@@ -177,19 +165,21 @@ class TrainStylizer:
             "terms": list(self.terms),
             "first_loss": float(found[0]),
             "last_loss": float(found[-1]),
-            "seconds": seconds,
+            "seconds": round(seconds, 3),
         }
 
     def _step(
         self,
         model: Transformer,
         optimizer: torch.optim.Adam,
-        step: int,
-        images: Tensor,
-        places: Sequence[int],
         grams: Sequence[Grams],
-    ) -> Tensor:
-        """Take one step down the mean loss of a batch, and return its terms."""
+        step: int,
+        batch: tuple[Tensor, Sequence[int]],
+    ) -> Tensor | float:
+        """Take one step down the mean loss of a batch, and return its terms; NaN of no image."""
+        images, places = batch
+        if not places:
+            return math.nan
         cosine = (1 + math.cos(math.pi * step / self.options.steps)) / 2
         for group in optimizer.param_groups:
             group["lr"] = self.options.learning_rate * cosine
