@@ -10,9 +10,11 @@ import stat
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from fc7.engine.data.decode import MAX_PIXELS
 from fc7.engine.data.source import TableSource
-from fc7.engine.errors import BadImage, BadStatus
+from fc7.engine.errors import BadImage, BadStatus, SourceError
 
 _STATUS: dict[int, BadStatus] = {
     errno.ENOENT: "missing",
@@ -77,6 +79,25 @@ class FilesSource(TableSource):
             except (OSError, ValueError):
                 sizes[at] = -1
         return sizes.tobytes()
+
+
+def one_image(
+    file: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+) -> tuple[FilesSource, torch.Tensor]:
+    """Return an image file as a source of one row, by its name, and the image, uint8 (3, H, W).
+
+    Whoever named the file is at hand to name another.
+
+    Raises:
+        SourceError: it cannot be used.
+    """
+    folder, name = os.path.split(os.fspath(file))
+    names = pa.array([os.fsencode(name)], pa.large_binary())
+    source = FilesSource(str(file), "paths", folder, names, None, None, max_pixels)
+    try:
+        return source, source.decode(source.read(0))
+    except BadImage as error:
+        raise SourceError(f"{file}: {error.status} ({error})") from error
 
 
 def text_keys(paths: pa.LargeBinaryArray) -> pa.LargeStringArray:

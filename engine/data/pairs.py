@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 
 from fc7.engine.data.decode import MAX_PIXELS
-from fc7.engine.data.files import FilesSource
+from fc7.engine.data.files import one_image
 from fc7.engine.data.folder import is_image_name
 from fc7.engine.data.source import ROW_SCHEMA, Source
 from fc7.engine.errors import BadImage, SourceError
@@ -218,14 +218,7 @@ def _opened(data: str | Path | Source, max_pixels: int) -> Source:
     path = os.path.expanduser(os.fspath(data))
     if os.path.isdir(path) or not is_image_name(os.fsencode(os.path.basename(path))):
         return open_source(data, max_pixels)
-    folder, name = os.path.split(path)
-    names = pa.array([os.fsencode(name)], pa.large_binary())
-    source = FilesSource(os.fspath(data), "paths", folder, names, None, None, max_pixels)
-    try:  # named by someone, who is at hand to name another
-        source.decode(source.read(0))
-    except BadImage as error:
-        raise SourceError(f"{data}: {error.status} ({error})") from error
-    return source
+    return one_image(path, max_pixels)[0]
 
 
 def _quoted(spec: str) -> str:

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from fc7.engine.data import MAX_PIXELS, Source, Transform
-from fc7.engine.data.files import FilesSource
+from fc7.engine.data.files import one_image
 from fc7.engine.drawing.sheet import PANEL
 from fc7.engine.errors import BadImage, SourceError
 from fc7.engine.models import Network
@@ -46,16 +45,13 @@ def open_photograph(file: str | Path, network: Network, max_pixels: int = MAX_PI
     Raises:
         SourceError: the file cannot be used.
     """
-    path = Path(file)
-    names = pa.array([bytes(path)], pa.large_binary())
-    source = FilesSource(str(file), "paths", "", names, None, None, max_pixels)
+    source, original = one_image(file, max_pixels)
     try:
-        original = source.decode(source.read(0))
         seen = network.transform(original)
     except BadImage as error:
         raise SourceError(f"{file}: {error.status} ({error})") from error
     picture = as_seen(original, network.transform, seen)
-    return Photograph(path.name, source, original, seen, picture)
+    return Photograph(Path(file).name, source, original, seen, picture)
 
 
 def as_seen(original: Tensor, transform: Transform, seen: Tensor) -> NDArray[np.uint8]:

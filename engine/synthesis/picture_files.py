@@ -5,14 +5,13 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 
 from fc7.engine.data import MAX_PIXELS
-from fc7.engine.data.files import FilesSource
-from fc7.engine.errors import BadImage, OptionError, SourceError
+from fc7.engine.data.files import one_image
+from fc7.engine.errors import OptionError
 
 FORMATS = ("png", "webp")
 _WEBP_QUALITY = 90
@@ -71,10 +70,5 @@ def read_picture(file: str | Path, side: int | None = None, max_pixels: int = MA
     Raises:
         SourceError: the file cannot be used.
     """
-    names = pa.array([bytes(Path(file))], pa.large_binary())
-    source = FilesSource(str(file), "paths", "", names, None, None, max_pixels)
-    try:
-        image = source.decode(source.read(0))
-    except BadImage as error:
-        raise SourceError(f"{file}: {error.status} ({error})") from error
+    _, image = one_image(file, max_pixels)
     return fit(image, side).float().div_(255).contiguous()
