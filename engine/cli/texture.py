@@ -136,6 +136,7 @@ def _draw(
     from fc7.engine.cli.console import emit_json, progress, say
     from fc7.engine.drawing.sheet import save_picture
     from fc7.engine.store import Progress
+    from fc7.engine.style.picture import after
     from fc7.engine.style.texture import Synthesiser
     from fc7.engine.style.texture_job import TECHNIQUE, sample_keys
     from fc7.engine.synthesis.picture_files import as_array, read_picture
@@ -147,17 +148,15 @@ def _draw(
     each = len(octaves) * options.evaluations
     found = []
     with progress() as report:
+
+        def told(done: int) -> None:
+            report(Progress(TECHNIQUE, done, options.samples * each))
+
         for sample in range(options.samples):
             picture = out if not sample else out.with_stem(f"{out.stem}-{sample + 1}")
-            made = synthesiser(
-                patch[None],
-                sample_keys(options.seed, [0], sample),
-                lambda done, before=sample * each: report(  # type: ignore[misc]
-                    Progress(TECHNIQUE, before + done, options.samples * each)
-                ),
-            )
-            image = Image.fromarray(as_array(made.images[0]))
-            save_picture(lambda image=image: image, picture)  # type: ignore[misc]
+            keys = sample_keys(options.seed, [0], sample)
+            made = synthesiser(patch[None], keys, after(told, sample * each))
+            save_picture(Image.fromarray(as_array(made.images[0])).copy, picture)
             found.append((picture, made))
     pictures = [
         {

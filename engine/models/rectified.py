@@ -94,7 +94,7 @@ class Rectified(TorchFunctionMode):
             derivative's.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule = "plain") -> None:
         super().__init__()
         self.rewritten = 0
         self.others: Counter[str] = Counter()

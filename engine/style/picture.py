@@ -10,14 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fc7.engine.errors import OptionError
 from fc7.engine.style.perceptual import Judge, Judgement, Targets
-from fc7.engine.synthesis.adam import Adam
-from fc7.engine.synthesis.lbfgs import BatchedLbfgs, LbfgsOptions
+from fc7.engine.synthesis.descent import Descended, by_adam
+from fc7.engine.synthesis.lbfgs import LbfgsOptions, LbfgsResult, minimise
 from fc7.engine.synthesis.parametrisation import Parametrisation, SigmoidPixels
 from fc7.engine.synthesis.penalties import TotalVariation
 
@@ -101,10 +100,31 @@ def descend(
     """
     options = options or DescentOptions()
     options.check()
-    problem = _Problem(judge, targets, options.variation, way or SigmoidPixels())
-    return (_by_adam if options.optimiser == "adam" else _by_lbfgs)(
-        problem, start, options, report or (lambda done: None)
-    )
+    problem = _Problem(judge, targets, options.variation, way or SigmoidPixels(), report)
+    latents, count = problem.way.latent(start), options.evaluations
+    ended: Descended | LbfgsResult
+    if options.optimiser == "adam":
+        ended = by_adam(problem, latents, count, options.rate, problem.note)
+        best = ended.latents
+    else:
+        # Of many pixels each one's gradient is small long before the picture is done.
+        how = LbfgsOptions(count, options.pairs, 0.0, 0.0)
+        ended = minimise(problem, latents, how, problem.note)
+        best = ended.x
+    curves = {term: torch.stack(rows, 1) for term, rows in problem.curves.items()}
+    images = problem.way.images(best).detach()
+    return Pictures(images, ended.losses, curves, ended.evaluations)
+
+
+def after(report: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:
+    """Return a report of evaluations that come after so many."""
+    return None if report is None else lambda more: report(done + more)
+
+
+def over_all(curves: Tensor, evaluations: int) -> Tensor:
+    """Return curves (..., E) over all evaluations: where a search ended sooner, it stays."""
+    rest = curves[..., -1:].expand(*curves.shape[:-1], evaluations - curves.shape[-1])
+    return torch.cat([curves, rest], -1)
 
 
 @dataclass
@@ -113,7 +133,9 @@ class _Problem:
     targets: Targets
     variation: float
     way: Parametrisation
+    report: Callable[[int], None] | None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    curves: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def __call__(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return values, (N,), and gradients by latents; remember the terms."""
@@ -128,55 +150,13 @@ class _Problem:
         self.losses = {**found.losses, VARIATION: variation}
         return found.total + self.variation * variation, gradient
 
+    def note(self, better: Tensor) -> None:
+        """Keep the terms of each row's best picture after an evaluation."""
+        for term, values in self.losses.items():
+            curve = self.curves.setdefault(term, [])
+            curve.append(torch.where(better, values, curve[-1]) if curve else values)
+        if self.report is not None:
+            self.report(len(self.curves[VARIATION]))
+
 
 _VARIATION = TotalVariation(2.0)
-
-
-class _Curves:
-    """The terms of each row's best picture, evaluation by evaluation."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, list[Tensor]] = {}
-
-    def add(self, better: Tensor, losses: Mapping[str, Tensor]) -> None:
-        for term, values in losses.items():
-            curve = self._rows.setdefault(term, [])
-            curve.append(torch.where(better, values, curve[-1]) if curve else values)
-
-    def done(self) -> dict[str, Tensor]:
-        return {term: torch.stack(rows, 1) for term, rows in self._rows.items()}
-
-
-def _by_lbfgs(
-    problem: _Problem, start: Tensor, options: DescentOptions, report: Callable[[int], None]
-) -> Pictures:
-    # Of many pixels each one's gradient is small long before the picture is done.
-    how = LbfgsOptions(options.evaluations, options.pairs, 0.0, 0.0)
-    search, curves = BatchedLbfgs(problem.way.latent(start), how), _Curves()
-    done = 0
-    while bool(search.running.any()):
-        before = search.losses
-        search.step(*problem(search.trial))
-        curves.add(search.losses < before, problem.losses)
-        report(done := done + 1)
-    images = problem.way.images(search.x).detach()
-    return Pictures(images, search.losses, curves.done(), search.evaluations)
-
-
-def _by_adam(
-    problem: _Problem, start: Tensor, options: DescentOptions, report: Callable[[int], None]
-) -> Pictures:
-    latents = problem.way.latent(start)
-    best, losses = latents.clone(), latents.new_full((len(start),), math.inf)
-    state, curves, total = Adam().state(latents), _Curves(), options.evaluations
-    for step in range(total):
-        values, gradients = problem(latents)
-        better = values < losses  # False of NaN
-        losses = torch.where(better, values, losses)
-        best = torch.where(better[:, None, None, None], latents, best)
-        curves.add(better, problem.losses)
-        rate = options.rate * (1 + math.cos(math.pi * step / total)) / 2
-        Adam(rate).step(latents, -gradients, state, np.full(len(start), step, np.int64))
-        report(step + 1)
-    counts = torch.full((len(start),), total, dtype=torch.int64, device=start.device)
-    return Pictures(problem.way.images(best).detach(), losses, curves.done(), counts)

@@ -32,7 +32,7 @@ from fc7.engine.style.grams import rows_at_size
 from fc7.engine.style.histogram import HISTOGRAMS, NONE, check_histogram
 from fc7.engine.style.layers import texture_layers
 from fc7.engine.style.perceptual import Perceptual
-from fc7.engine.style.picture import DescentOptions, descend
+from fc7.engine.style.picture import DescentOptions, after, descend
 from fc7.engine.style.ways import Mirrored, MirroredAveraging, Wrapped, WrappedAveraging
 from fc7.engine.synthesis.evaluation import Way
 from fc7.engine.synthesis.keyed import keys_of_rows
@@ -247,7 +247,7 @@ class Synthesiser:
             if picture is None:
                 picture = noise(patch, keys, picture_size)
             start = rows_at_size(picture, picture_size)
-            found = descend(judge, targets, start, options.descent, report=_after(report, done))
+            found = descend(judge, targets, start, options.descent, report=after(report, done))
             picture, done = found.images, done + options.evaluations
         assert picture is not None
         matched = HISTOGRAMS[options.histogram](picture, own)
@@ -277,10 +277,6 @@ def noise(patches: Tensor, keys: Keys, size: tuple[int, int]) -> Tensor:
     drawn = (uniform(keys, Purpose.START, (math.prod(size),)).double() * pixels.shape[2]).long()
     places = drawn.to(patches.device)[:, None].expand(-1, 3, -1)
     return pixels.gather(2, places).view(len(patches), 3, *size)
-
-
-def _after(report: Callable[[int], None] | None, done: int) -> Callable[[int], None] | None:
-    return None if report is None else lambda more: report(done + more)
 
 
 def _check_patches(patches: Tensor) -> None:

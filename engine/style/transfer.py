@@ -17,7 +17,6 @@ in Neural Style Transfer", section 6).
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from fc7.engine.models.sizes import Sizes
 from fc7.engine.style.colours import Luminance, luminance, matched, recoloured
 from fc7.engine.style.grams import at_scale, joined, mixed, mixture, rows_at_size
 from fc7.engine.style.perceptual import Targets
-from fc7.engine.style.picture import Pictures, descend
+from fc7.engine.style.picture import Pictures, after, descend, over_all
 from fc7.engine.style.tiled import KEPT_BYTES, TiledPerceptual
 from fc7.engine.style.transfer_options import StyleOptions
 from fc7.engine.style.ways import Averaging
@@ -195,7 +194,7 @@ class Transfer:
                 start = rows_at_size(found[-1].images, size)
             targets = self.targets(own, size, looks)
             done = len(found) * self.options.evaluations
-            told = None if report is None else partial(_told, report, done)
+            told = after(report, done)
             found.append(descend(self.judge, targets, start, self.options, self._way, told))
         images = found[-1].images
         if self.options.keep_colours:
@@ -204,16 +203,13 @@ class Transfer:
             images,
             found[-1].totals,
             {
-                term: torch.cat([self._whole(one.curves[term]) for one in found], 1)
+                term: torch.cat(
+                    [over_all(one.curves[term], self.options.evaluations) for one in found], 1
+                )
                 for term in found[-1].curves
             },
             torch.stack([one.evaluations for one in found]).sum(0),
         )
-
-    def _whole(self, curve: Tensor) -> Tensor:
-        """Return a curve over all evaluations: rows that stop early stay where they are."""
-        rest = self.options.evaluations - curve.shape[1]
-        return torch.cat([curve, curve[:, -1:].expand(-1, rest)], 1)
 
     def _start(self, contents: Tensor, size: tuple[int, int], seeds: Sequence[int]) -> Tensor:
         if self.options.start == "content":
@@ -272,10 +268,6 @@ def images_together(
         side = usual_tile(network, [*layers.style, *layers.content], KEPT_BYTES)
         count = min(count, side**2 // math.prod(size))
     return max(1, count)
-
-
-def _told(report: Callable[[int], None], before: int, done: int) -> None:
-    report(before + done)
 
 
 def _batch(image: Tensor) -> Tensor:

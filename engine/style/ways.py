@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from fc7.engine.errors import QuestionError
 from fc7.engine.models.rectified import Rectified
-from fc7.kernels.guided_relu import Rule
 from fc7.kernels.pairs import pair
 
 _aten = torch.ops.aten
@@ -36,9 +35,6 @@ class Averaging(Rectified):
     Raises:
         QuestionError: of a pooling with dilation, which has no such mean in torch.
     """
-
-    def __init__(self, rule: Rule = "plain") -> None:
-        super().__init__(rule)
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -61,9 +57,6 @@ class Wrapped(Rectified):
     own, by whatever mode, moves where windows begin and adds nothing.
     """
 
-    def __init__(self, rule: Rule = "plain") -> None:
-        super().__init__(rule)
-
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -84,9 +77,6 @@ class Wrapped(Rectified):
 
 class Mirrored(Rectified):
     """While active, in this thread, what convolutions pad images with is the images' mirror."""
-
-    def __init__(self, rule: Rule = "plain") -> None:
-        super().__init__(rule)
 
     def __torch_function__(
         self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None

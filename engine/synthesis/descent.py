@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fc7.engine.synthesis.adam import Adam
-from fc7.engine.synthesis.lbfgs import LbfgsOptions, ValueAndGradient, minimise
+from fc7.engine.synthesis.lbfgs import LbfgsOptions, ValueAndGradient, Watch, minimise
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,14 @@ def by_lbfgs(function: ValueAndGradient, start: Tensor, evaluations: int) -> Des
     return Descended(found.x, found.losses, found.evaluations, found.curve)
 
 
-def by_adam(function: ValueAndGradient, start: Tensor, evaluations: int) -> Descended:
-    """Descend by Adam, with steps that shorten to nothing along half a cosine."""
+def by_adam(
+    function: ValueAndGradient,
+    start: Tensor,
+    evaluations: int,
+    rate: float = 0.05,
+    watch: Watch | None = None,
+) -> Descended:
+    """Descend by Adam, with steps that shorten from `rate` to nothing along half a cosine."""
     latents = start.clone()
     best, losses = start.clone(), start.new_full((len(start),), torch.inf)
     state, curve = Adam().state(latents), []
@@ -50,11 +56,10 @@ def by_adam(function: ValueAndGradient, start: Tensor, evaluations: int) -> Desc
         losses = torch.where(better, values, losses)
         best = torch.where(better.reshape(-1, *(1,) * (start.ndim - 1)), latents, best)
         curve.append(losses)
-        rate = _RATE * (1 + math.cos(math.pi * step / evaluations)) / 2
+        shortened = rate * (1 + math.cos(math.pi * step / evaluations)) / 2
         taken = np.full(len(start), step, np.int64)
-        Adam(rate).step(latents, -gradients, state, taken)
+        Adam(shortened).step(latents, -gradients, state, taken)
+        if watch is not None:
+            watch(better)
     counts = torch.full((len(start),), evaluations, dtype=torch.int64, device=start.device)
     return Descended(best, losses, counts, torch.stack(curve))
-
-
-_RATE = 0.05

@@ -25,6 +25,9 @@ from fc7.engine.synthesis.curvature import Pairs, dot
 ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From points (N, *shape) to each row's value, (N,), and its gradient, (N, *shape)."""
 
+Watch = Callable[[Tensor], None]
+"""Called after each evaluation with which rows it made better, (N,) bool."""
+
 
 class Status(IntEnum):
     """Why a row has stopped, if it has."""
@@ -89,7 +92,10 @@ class LbfgsResult:
 
 
 def minimise(
-    value_and_gradient: ValueAndGradient, start: Tensor, options: LbfgsOptions | None = None
+    value_and_gradient: ValueAndGradient,
+    start: Tensor,
+    options: LbfgsOptions | None = None,
+    watch: Watch | None = None,
 ) -> LbfgsResult:
     """Minimise N independent functions of one shape.
 
@@ -99,12 +105,16 @@ def minimise(
             have stopped is not used.
         start: (N, *shape), float32 or float64.
         options: how.
+        watch: see `Watch`.
     """
     search = BatchedLbfgs(start, options)
     curve = []
     while bool(search.running.any()):
+        before = search.losses
         search.step(*value_and_gradient(search.trial))
         curve.append(search.losses.clone())
+        if watch is not None:
+            watch(search.losses < before)
     return LbfgsResult(
         search.x,
         search.losses,
