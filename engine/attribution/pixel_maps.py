@@ -19,9 +19,8 @@ from fc7.engine.data.source import Source
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.store.part import DEFAULT_PART_ROWS
 
 DTYPES = ("float32", "float16")
@@ -127,15 +126,11 @@ class PixelMaps:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._maker.network.describe(),
-            "options": {
-                **self.asked,
-                "batch_rows": self._options.batch_rows,
-                "device": self._maker.network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._maker.network,
+            **self.asked,
+            batch_rows=self._options.batch_rows,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

@@ -1,5 +1,6 @@
 """Images for a network, ahead of their use: read, transformed, cut into batches, stacked."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from fc7.engine.data.source import Source
 from fc7.engine.data.transform import Transform
 
 _LOOKAHEAD_BATCHES = 2
+_BYTES_A_PIXEL = 3
 
 
 class ImageStream:
@@ -78,15 +80,20 @@ def batches_by_size(
     waiting: dict[tuple[int, int], list[Row]] = {}
     held = 0
     for row in rows:
-        assert row.image is not None
-        size = row.image.shape[1], row.image.shape[2]
+        size = size_of(row)
         waiting.setdefault(size, []).append(row)
-        held += row.image.numel()
+        held += _BYTES_A_PIXEL * math.prod(size)
         if len(waiting[size]) == together(size) or held > most_bytes:
             ready = waiting.pop(size)
-            held -= sum(one.image.numel() for one in ready if one.image is not None)
+            held -= _BYTES_A_PIXEL * math.prod(size) * len(ready)
             yield ready
     yield from waiting.values()
+
+
+def size_of(row: Row) -> tuple[int, int]:
+    """Return the height and width of a row's image in pixels."""
+    assert row.image is not None
+    return row.image.shape[1], row.image.shape[2]
 
 
 def as_floats(batch: Sequence[Tensor], device: torch.device) -> Tensor:

@@ -23,9 +23,8 @@ from fc7.engine.data.source import Source
 from fc7.engine.errors import StoreError
 from fc7.engine.models import Layer, Network
 from fc7.engine.store import Arrays, Output
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.store.vectors import PIXELS
 from fc7.kernels import FastLinear, spatial_max
 
@@ -91,17 +90,13 @@ class Extract:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                "dtype": self._dtype,
-                "maps": self._maps,
-                "batch_rows": self._batch_rows,
-                "device": self._device.type,
-                "batch_norm": "folded",
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            dtype=self._dtype,
+            maps=self._maps,
+            batch_rows=self._batch_rows,
+            batch_norm="folded",
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, for those who want the same network again."""

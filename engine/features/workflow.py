@@ -29,8 +29,7 @@ from fc7.engine.store import (
     run_map,
     run_stage,
 )
-from fc7.engine.store.network import check_network
-from fc7.engine.store.technique import opened
+from fc7.engine.store.technique import begun, opened
 from fc7.engine.store.vectors import PIXELS
 
 
@@ -100,8 +99,7 @@ def extract_with_summaries(
     for layer in wanted:  # a wrong name is found before anything is written
         if layer != PIXELS:
             network.layer(layer)
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
+    run = begun(source, network, out, options.part_rows)
     summaries = []
     for name, members in _share_out(run, wanted).items():
         job = Extract(

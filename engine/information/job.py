@@ -28,10 +28,9 @@ from fc7.engine.errors import OptionError
 from fc7.engine.information.silenced import SilenceOptions, Silencer
 from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report, Run, Summary, run_map
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import check_network, weights_note
-from fc7.engine.store.technique import opened
+from fc7.engine.store.network import fingerprint_of, weights_note
+from fc7.engine.store.technique import begun, opened
 
 PART_ROWS = 4
 """Rows committed together, in a new run: a row costs ten passes for every channel there is."""
@@ -94,18 +93,14 @@ class SilenceChannels:
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
         options = self._options
-        return {
-            "network": self._network.describe(),
-            "options": {
-                "behind": self._behind,
-                "evaluations": options.evaluations,
-                "variation": options.variation,
-                "colours": options.colours,
-                "together": self._silencer.together,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            behind=self._behind,
+            evaluations=options.evaluations,
+            variation=options.variation,
+            colours=options.colours,
+            together=self._silencer.together,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, for those who want the same network again."""
@@ -192,8 +187,7 @@ def inversion_importance_with_summary(
     options = options or InversionImportanceOptions()
     source, network = opened(data, model)
     job = SilenceChannels(network, source, options)
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
+    run = begun(source, network, out, options.part_rows)
     return run, run_map(run, job, [InversionMeans()], options.parts, options.report)
 
 

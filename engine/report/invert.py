@@ -35,7 +35,9 @@ def inversions(subject: Subject, detail: Detail) -> Section:
     stored = _by_depth(subject, found)
     good = np.flatnonzero(subject.good)
     places = np.linspace(0, len(good) - 1, min(detail.examples, len(good))).round().astype(int)
-    strips = [_strip(subject, stored, row) for row in sorted(set(good[places].tolist()))]
+    rows = sorted(set(good[places].tolist()))
+    keys = subject.keys(rows)
+    strips = [_strip(subject, stored, row, keys[row]) for row in rows]
     return Section(_ANCHOR, _TITLE, lede, join([_means(stored, good.tolist()), *strips]))
 
 
@@ -58,8 +60,7 @@ def _means(stored: list[StoredMaps], rows: list[int]) -> Markup:
     return element("p", f"Features and pixels off in the mean: {'; '.join(said)}.", class_="note")
 
 
-def _strip(subject: Subject, stored: list[StoredMaps], row: int) -> Markup:
-    key = subject.keys([row])[row]
+def _strip(subject: Subject, stored: list[StoredMaps], row: int, key: str) -> Markup:
     seen = seen_of(subject, stored[0].job, row)
     cards = []
     if seen is not None:

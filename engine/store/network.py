@@ -8,8 +8,17 @@ from typing import Any
 
 from fc7.engine.errors import FingerprintError, StoreError
 from fc7.engine.models import Network, load_model
-from fc7.engine.store.fingerprint import differences
+from fc7.engine.store.fingerprint import differences, software
 from fc7.engine.store.run import Run
+
+
+def fingerprint_of(network: Network, /, **options: Any) -> dict[str, Any]:
+    """Return the fingerprint of a job: its network, its options and the device, the software."""
+    return {
+        "network": network.describe(),
+        "options": {**options, "device": network.device.type},
+        "software": software(),
+    }
 
 
 def weights_note(network: Network) -> dict[str, Any]:

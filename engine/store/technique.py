@@ -48,6 +48,17 @@ def opened(data: str | Path | Source, model: str | Network) -> tuple[Source, Net
     return source, model if isinstance(model, Network) else load_model(model)
 
 
+def begun(source: SourceLike, network: Network, out: str | Path, part_rows: int) -> Run:
+    """Return the run of a source and a network, begun where there is none.
+
+    Raises:
+        FingerprintError: the run in `out` has another source or network.
+    """
+    run = Run.create(out, source, part_rows)
+    check_network(run, network)
+    return run
+
+
 def carry_out(
     job: Asked, source: SourceLike, network: Network, out: str | Path, options: Pace
 ) -> tuple[Run, Summary]:
@@ -57,7 +68,6 @@ def carry_out(
         FingerprintError: the run in `out` has another source or network, or this job was begun
             with another size of a batch or on another device.
     """
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
+    run = begun(source, network, out, options.part_rows)
     job.name = name_in(run, job.name, job.asked)
     return run, run_map(run, job, (), options.parts, options.report)

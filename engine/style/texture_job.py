@@ -22,21 +22,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.batches import batches_by_size, size_of
 from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.store import BYTES, Output, Run, Summary, Yielded
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.store.technique import carry_out, opened
+from fc7.engine.style.picture import over_all
 from fc7.engine.style.texture import Synthesiser, Textures
 from fc7.engine.style.texture_options import TextureJobOptions
 from fc7.engine.synthesis.keyed import keys_of_rows
 from fc7.engine.synthesis.picture_files import encode_picture
-from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
+from fc7.engine.synthesis.picture_rows import filled, read_pictures
 from fc7.engine.synthesis.randomness import Keys
 
 TECHNIQUE = "texture"
@@ -96,15 +96,11 @@ class Texture:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "batch_rows": self._options.batch_rows,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            batch_rows=self._options.batch_rows,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""
@@ -165,19 +161,13 @@ def sample_keys(seed: int, rows: Sequence[int], sample: int) -> Keys:
 
 def _columns(made: Sequence[Textures], evaluations: int) -> dict[str, Tensor]:
     """Return what stands beside the pictures, (N, samples, ...); `made` has one a sample."""
-    curves = [_whole(torch.stack([*one.curves.values()], 1), evaluations) for one in made]
+    curves = [over_all(torch.stack([*one.curves.values()], 1), evaluations) for one in made]
     return {
         "before": torch.stack([one.before for one in made], 1),
         "after": torch.stack([one.after for one in made], 1),
         "losses": torch.stack([torch.stack([*one.losses.values()], 1) for one in made], 1),
         "curves": torch.stack(curves, 1),
     }
-
-
-def _whole(curves: Tensor, evaluations: int) -> Tensor:
-    """Return curves (N, layers, E) over all evaluations: a search that ends sooner stays there."""
-    rest = curves[..., -1:].expand(*curves.shape[:2], evaluations - curves.shape[2])
-    return torch.cat([curves, rest], 2)
 
 
 def texture(

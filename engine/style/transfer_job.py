@@ -23,21 +23,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.batches import batches_by_size, size_of
 from fc7.engine.data.pairs import PairsSource
 from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.store import BYTES, Output, Yielded
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.style.grams import mixture
 from fc7.engine.style.picture import VARIATION
 from fc7.engine.style.transfer import Look, Transfer, images_together
 from fc7.engine.style.transfer_options import StyleJobOptions, StyleOptions
 from fc7.engine.synthesis.picture_files import encode_picture
-from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
+from fc7.engine.synthesis.picture_rows import filled, read_pictures
 
 TECHNIQUE = "style"
 
@@ -111,15 +110,11 @@ class Style:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "batch_rows": self._options.batch_rows,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            batch_rows=self._options.batch_rows,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

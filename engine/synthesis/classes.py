@@ -22,9 +22,8 @@ from fc7.engine.data.targets import TargetsSource
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.synthesis.judging import STATUSES, Judge, as_stored, course
 from fc7.engine.synthesis.objectives import Objective, channel, neuron
 from fc7.engine.synthesis.presets import DEFAULT, class_objective, recipe
@@ -144,15 +143,11 @@ class ClassImages:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, recipe, and how many images went together."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "together": self._queue.together,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            together=self._queue.together,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

@@ -17,18 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.batches import batches_by_size, size_of
 from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.passes import images_a_pass
 from fc7.engine.store import BYTES, Output, Yielded
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.synthesis.dream_options import Dreaming, DreamJobOptions
 from fc7.engine.synthesis.picture_files import encode_picture
-from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
+from fc7.engine.synthesis.picture_rows import filled, read_pictures
 
 TECHNIQUE = "dream"
 
@@ -77,15 +76,11 @@ class Dream:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "batch_rows": self._options.batch_rows,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            batch_rows=self._options.batch_rows,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

@@ -31,9 +31,8 @@ from fc7.engine.data.facet_targets import FacetsSource, FacetTarget, spell_union
 from fc7.engine.errors import BadImage, LayerError, OptionError, StoreError
 from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.store.vectors import Vectors
 from fc7.engine.synthesis.classes import PART_ROWS, TargetRow, TargetRows, seed_of
 from fc7.engine.synthesis.facet_plan import MOST, NEAREST, Facet, told
@@ -175,15 +174,11 @@ class FacetImages:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, the rows that were clustered, the stages, and how many images went together."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "together": self._stages.together,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            together=self._stages.together,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

@@ -39,9 +39,8 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.targets import class_count, classes_of_rows
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.synthesis.attack_options import AttackOptions
 from fc7.engine.synthesis.fool import BATCH_ROWS, Fooling, sizes
 from fc7.engine.synthesis.goals import RANDOM, Goals
@@ -163,15 +162,11 @@ class Fool:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "batch_rows": self._options.batch_rows,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            batch_rows=self._options.batch_rows,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

@@ -26,9 +26,8 @@ from fc7.engine.data.reader import Row
 from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.store import Arrays, Output, Report, Run, Summary
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 from fc7.engine.store.technique import carry_out, opened
 from fc7.engine.synthesis.invert import Inversions, Inverter, InvertOptions
 
@@ -107,15 +106,11 @@ class Invert:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, options, software, and how many images go together."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                "together": self._inverter.together,
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            together=self._inverter.together,
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were."""

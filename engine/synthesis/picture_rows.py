@@ -36,9 +36,3 @@ def filled(rows: Sequence[Row], count: int) -> Tensor:
     """
     images = [row.image for row in rows if row.image is not None]
     return torch.stack(images + images[-1:] * (count - len(images))).float().div_(255)
-
-
-def size_of(row: Row) -> tuple[int, int]:
-    """Return the height and width of a row's image in pixels."""
-    assert row.image is not None
-    return row.image.shape[1], row.image.shape[2]

@@ -38,9 +38,8 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.targets import class_count, labels_or_predictions
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 
 _BATCH_BYTES = 512 * 2**20
 # Of each activation: itself, its copy behind the gate, what follows it, and a gradient.
@@ -112,17 +111,13 @@ class MeasureImportance:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                "target": self._targets.asked,
-                # What suits may change with the software, which is recorded.
-                "batch_rows": self._options.batch_rows or "as suits",
-                "device": self._network.device.type,
-                "batch_norm": "folded",
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            target=self._targets.asked,
+            # What suits may change with the software, which is recorded.
+            batch_rows=self._options.batch_rows or "as suits",
+            batch_norm="folded",
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, for those who want the same network again."""

@@ -11,8 +11,7 @@ from fc7.engine.attribution.importance.means import ImportanceMeans
 from fc7.engine.data import Source
 from fc7.engine.models import Network
 from fc7.engine.store import Run, Summary, run_map
-from fc7.engine.store.network import check_network
-from fc7.engine.store.technique import opened
+from fc7.engine.store.technique import begun, opened
 
 
 def importance(
@@ -57,6 +56,5 @@ def importance_with_summary(
     options = options or ImportanceOptions()
     source, network = opened(data, model)
     job = MeasureImportance(network, source, options)
-    run = Run.create(out, source, options.part_rows)
-    check_network(run, network)
+    run = begun(source, network, out, options.part_rows)
     return run, run_map(run, job, [ImportanceMeans()], options.parts, options.report)

@@ -37,9 +37,8 @@ from fc7.engine.errors import OptionError
 from fc7.engine.models import Network
 from fc7.engine.models.targets import PREDICTED, Targets
 from fc7.engine.store import Arrays, Output, Report
-from fc7.engine.store.fingerprint import software
 from fc7.engine.store.job import RowStream
-from fc7.engine.store.network import weights_note
+from fc7.engine.store.network import fingerprint_of, weights_note
 
 EVERY, REGION = 3, 0.5
 """Where maps are refined: one row and column in three is coarse, half of each side fine."""
@@ -144,16 +143,12 @@ class Occlude:
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Network, transform, options and software; see `fc7.engine.store.fingerprint`."""
-        return {
-            "network": self._network.describe(),
-            "options": {
-                **self.asked,
-                # What suits may change with the software, which is recorded.
-                "batch_rows": self._options.batch_rows or "as suits",
-                "device": self._network.device.type,
-            },
-            "software": software(),
-        }
+        return fingerprint_of(
+            self._network,
+            **self.asked,
+            # What suits may change with the software, which is recorded.
+            batch_rows=self._options.batch_rows or "as suits",
+        )
 
     def notes(self) -> Mapping[str, Any]:
         """Where the weights were, what of the network runs in full, and what runs the rest."""

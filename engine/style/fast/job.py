@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fc7.engine.data import Source
-from fc7.engine.data.batches import batches_by_size
+from fc7.engine.data.batches import batches_by_size, size_of
 from fc7.engine.data.reader import Row
 from fc7.engine.models.passes import LARGEST_BYTES
 from fc7.engine.store import BYTES, Output, Yielded
@@ -26,7 +26,7 @@ from fc7.engine.store.job import RowStream
 from fc7.engine.style.fast.options import StylizeOptions
 from fc7.engine.style.fast.stylizer import ALL, Stylizer
 from fc7.engine.synthesis.picture_files import encode_picture
-from fc7.engine.synthesis.picture_rows import filled, read_pictures, size_of
+from fc7.engine.synthesis.picture_rows import filled, read_pictures
 
 TECHNIQUE = "stylize"
 
