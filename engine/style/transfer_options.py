@@ -9,6 +9,7 @@ from fc7.engine.store import Report
 from fc7.engine.style.layers import StyleLayers, style_layers
 from fc7.engine.style.picture import DescentOptions
 from fc7.engine.synthesis.picture_files import check_format
+from fc7.engine.synthesis.picture_rows import check_rows
 
 STARTS = ("content", "noise")
 POOLINGS = ("max", "average")
@@ -115,9 +116,4 @@ class StyleJobOptions(StyleOptions):
         """Raise OptionError where one of them is out of range."""
         super().check()
         check_format(self.form)
-        if self.threads < 1 or self.batch_rows < 1:
-            raise OptionError(
-                f"batch_rows is {self.batch_rows}, threads {self.threads}; each is 1 or more"
-            )
-        if self.side is not None and self.side < 1:
-            raise OptionError(f"side is {self.side}; it is 1 or more")
+        check_rows(self.side, self.batch_rows, self.threads)

@@ -12,6 +12,7 @@ from fc7.engine.synthesis.dream import Dreamer, DreamOptions
 from fc7.engine.synthesis.guide import guided_by
 from fc7.engine.synthesis.objectives import Objective, activation_norm, channel
 from fc7.engine.synthesis.picture_files import check_format, digest_of_picture, read_picture
+from fc7.engine.synthesis.picture_rows import check_rows
 from fc7.engine.words import number
 
 DEFAULT_BATCH_ROWS = 8
@@ -56,12 +57,7 @@ class DreamJobOptions(DreamOptions):
         check_format(self.form)
         if not self.layer:
             raise OptionError("which layer? name one, such as conv4; fc7 layers lists them")
-        if self.threads < 1 or self.batch_rows < 1:
-            raise OptionError(
-                f"batch_rows is {self.batch_rows}, threads {self.threads}; each is 1 or more"
-            )
-        if self.side is not None and self.side < 1:
-            raise OptionError(f"side is {self.side}; it is 1 or more")
+        check_rows(self.side, self.batch_rows, self.threads)
         if self.channel is not None and self.guide is not None:
             raise OptionError("a channel and a guide are two questions; name one of them")
 

@@ -8,7 +8,16 @@ from torch import Tensor
 from fc7.engine.data import Source
 from fc7.engine.data.batches import ImageStream
 from fc7.engine.data.reader import ReadTimes, Row, read_rows
+from fc7.engine.errors import OptionError
 from fc7.engine.synthesis.picture_files import fit
+
+
+def check_rows(side: int | None, batch_rows: int, threads: int) -> None:
+    """Raise OptionError where one of a job's numbers is out of range."""
+    if threads < 1 or batch_rows < 1:
+        raise OptionError(f"batch_rows is {batch_rows}, threads {threads}; each is 1 or more")
+    if side is not None and side < 1:
+        raise OptionError(f"side is {side}; it is 1 or more")
 
 
 def read_pictures(

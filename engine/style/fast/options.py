@@ -9,6 +9,7 @@ from fc7.engine.errors import OptionError
 from fc7.engine.store import Report
 from fc7.engine.style.fast.transformer import Architecture
 from fc7.engine.synthesis.picture_files import check_format
+from fc7.engine.synthesis.picture_rows import check_rows
 
 DEFAULT_BATCH_ROWS, DEFAULT_PART_ROWS = 8, 64
 
@@ -128,9 +129,4 @@ class StylizeOptions:
     def check(self) -> None:
         """Raise OptionError where one of them is out of range."""
         check_format(self.form)
-        if self.threads < 1 or self.batch_rows < 1:
-            raise OptionError(
-                f"batch_rows is {self.batch_rows}, threads {self.threads}; each is 1 or more"
-            )
-        if self.side is not None and self.side < 1:
-            raise OptionError(f"side is {self.side}; it is 1 or more")
+        check_rows(self.side, self.batch_rows, self.threads)
