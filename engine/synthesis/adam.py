@@ -68,7 +68,8 @@ class Adam:
             each.to(latents.device, latents.dtype).reshape(shape)
             for each in (self.rate / (1 - first**taken), (1 - second**taken).sqrt())
         )
-        latents.add_(rate * mean / (square.sqrt() / root + self.epsilon))
+        change = square.sqrt().div_(root).add_(self.epsilon)
+        latents.add_(torch.div(mean, change, out=change).mul_(rate))
 
     def describe(self) -> dict[str, Any]:
         """See `Optimiser`."""

@@ -28,7 +28,7 @@ from fc7.engine.synthesis.parametrisation import Fourier, Pixels
 from fc7.engine.synthesis.penalties import L2
 from fc7.engine.synthesis.pixels import Colour
 from fc7.engine.synthesis.recipe import Recipe
-from fc7.engine.synthesis.transforms import Compose, Pad, ScaleRotate, Shift
+from fc7.engine.synthesis.transforms import Affine
 
 DEFAULT = "lucid"
 _USUAL_SIDE = 224
@@ -78,14 +78,11 @@ def scaled(network: Network, pixels: float) -> int:
 
 
 def _lucid(network: Network) -> Recipe:
-    far, near = scaled(network, 8), scaled(network, 4)
-    moved = Compose(
-        (
-            Pad(scaled(network, 12)),
-            Shift(far),
-            ScaleRotate(tuple(1 + (i - 5) / 50 for i in range(11)), (*range(-10, 11), *5 * (0,))),
-            Shift(near),
-        )
+    moved = Affine(
+        tuple(1 + (i - 5) / 50 for i in range(11)),
+        (*range(-10, 11), *5 * (0,)),
+        before=scaled(network, 8),
+        after=scaled(network, 4),
     )
     return Recipe(512, Fourier(), Adam(0.05), transforms=(moved,))
 

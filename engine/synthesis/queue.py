@@ -140,10 +140,10 @@ class AscentQueue:
         found = self._unreached(slots, seen, batch, found)
         with torch.enable_grad():
             # The network's gradient by what it saw, carried on to the latents by autograd.
-            value = (seen * found.gradients).sum()
-            for weight, penalty in recipe.penalties:
-                value = value - weight * penalty(images).sum()
-            (gradients,) = torch.autograd.grad(value, latents)
+            penalties = [-weight * penalty(images).sum() for weight, penalty in recipe.penalties]
+            (gradients,) = torch.autograd.grad(
+                [seen, *penalties], latents, [found.gradients, *len(penalties) * [None]]
+            )
         images, ascent = images.detach(), gradients
         for operation in recipe.on_gradients:
             ascent = operation(ascent)
@@ -157,7 +157,7 @@ class AscentQueue:
         self, slots: "_Slots", seen: Tensor, batch: Batch, found: Evaluation
     ) -> Evaluation:
         """Give rows that no gradient reaches one through ReLUs that are shut, for a while."""
-        reached = found.gradients.flatten(1).abs().amax(1).gt(0).tolist()
+        reached = _largest(found.gradients).gt(0).tolist()
         lost = [
             bool(slots.busy[slot] and not reached[slot] and slots.steps[slot] < WARM_UP)
             for slot in range(self.batch)
@@ -241,7 +241,7 @@ class _Slots:
     def record(self, scores: Tensor, gradients: Tensor, images: Tensor) -> None:
         """Write down what the images of this step scored, and who is to go."""
         recipe = self._recipe
-        finite = (torch.isfinite(scores) & gradients.flatten(1).isfinite().all(1)).tolist()
+        finite = (scores.isfinite() & _largest(gradients).isfinite()).tolist()
         found = scores.cpu()
         for slot, task in enumerate(self._tasks):
             if task is None:
@@ -288,3 +288,8 @@ class _Slots:
         curve = self._curves[slot, : int(self.steps[slot])].clone()
         self._tasks[slot], self._status[slot], self._joined = None, None, None
         return Made(task.row, image.detach().float().clamp(0, 1).cpu().clone(), curve, status)
+
+
+def _largest(gradients: Tensor) -> Tensor:
+    """Return the largest absolute value of each row, (N,): not finite if one of them is not."""
+    return gradients.flatten(1).abs().amax(1)

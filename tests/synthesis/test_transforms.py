@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from fc7.engine.errors import OptionError
 from fc7.engine.synthesis.randomness import Keys, Purpose, integers
 from fc7.engine.synthesis.transforms import (
+    Affine,
     Compose,
     Jitter,
     Pad,
     Rotate,
     Scale,
-    ScaleRotate,
     Shift,
     Transform,
     _rolled_by_index,
@@ -30,7 +30,7 @@ ANGLES = tuple(range(-10, 11))
 LUCID = Compose((Pad(6), Shift(4), Scale(FACTORS), Rotate(ANGLES), Shift(2)))
 ALL: list[Transform] = [
     Jitter(3), Jitter(0), Shift(3, (0.1, 0.5, 0.9)), Scale(FACTORS), Scale((0.4, 2.5)),
-    Rotate(ANGLES), Rotate((90.0, 37.0)), ScaleRotate(FACTORS, ANGLES),
+    Rotate(ANGLES), Rotate((90.0, 37.0)), Affine(FACTORS, ANGLES, 3, 2, (0.1, 0.5, 0.9)),
     LUCID,
 ]  # fmt: skip
 NAMES = [repr(transform)[:40] for transform in ALL]
@@ -92,18 +92,25 @@ def test_shift_lets_a_colour_in(size: tuple[int, int], pixels: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_scale_and_rotate_at_once(size: tuple[int, int]) -> None:
-    x, own = images(4, size), keys(4)
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 0), (0, 2), (8, 4)])
+def test_affine_is_shift_scale_turn_and_shift(
+    size: tuple[int, int], before: int, after: int
+) -> None:
+    """One after the other on a frame of the colour, so wide that no edge of it comes in."""
+    (height, width), frame, colour = size, max(size) + 20, (0.1, 0.5, 0.9)
+    x, own = images(2, size), keys(2)
     factors = integers(own, Purpose.SCALE, 1, len(FACTORS))[:, 0].tolist()
     angles = integers(own, Purpose.ROTATION, 1, len(ANGLES))[:, 0].tolist()
-    expected = [
-        sampled(one, FACTORS[factor], ANGLES[angle])
-        for one, factor, angle in zip(array(x), factors, angles, strict=True)
-    ]
-    found = ScaleRotate(FACTORS, ANGLES)(x, own)
+    first, second = offsets(own.within(0), before), offsets(own.within(1), after)
+    wide = array(Pad(frame, colour)(x, own))
+    expected = []
+    for row in range(2):
+        moved = np.roll(wide[row], first[row], (1, 2))
+        moved = sampled(moved, FACTORS[factors[row]], ANGLES[angles[row]])
+        moved = np.roll(moved, second[row], (1, 2))
+        expected.append(moved[:, frame : frame + height, frame : frame + width])
+    found = Affine(FACTORS, ANGLES, before, after, colour)(x, own)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-5)
-    assert torch.equal(ScaleRotate(FACTORS, (0,))(x, own), Scale(FACTORS)(x, own))
-    assert torch.equal(ScaleRotate((1.0,), ANGLES)(x, own), Rotate(ANGLES)(x, own))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -223,8 +230,11 @@ def test_rolls_by_index_are_rolls() -> None:
         (lambda: Scale((1.0, 0.0)), "each above 0"),
         (lambda: Rotate(()), "angles are"),
         (lambda: Rotate((float("inf"),)), "angles are"),
-        (lambda: ScaleRotate((-1.0,), (0,)), "factors are"),
-        (lambda: ScaleRotate((1.0,), ()), "angles are"),
+        (lambda: Affine((-1.0,), (0,)), "factors are"),
+        (lambda: Affine((1.0,), ()), "angles are"),
+        (lambda: Affine((1.0,), (0,), before=-1), "jitter is -1"),
+        (lambda: Affine((1.0,), (0,), after=-2), "jitter is -2"),
+        (lambda: Affine((1.0,), (0,), colour=(0.0, 2.0, 0.0)), "three numbers of 0 to 1"),
     ],
 )
 def test_options_out_of_range(make: Callable[[], Any], says: str) -> None:
