@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MODELS = ("alexnet", "resnet50")
-STAGES = ("environment", "photographs", "kernels", "occlusion", *MODELS)
+STAGES = ("environment", "photographs", "kernels", "occlusion", "synthesis", *MODELS)
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -169,6 +169,10 @@ def main(argv: list[str] | None = None) -> None:
         from fc7.bench.gpu_occlusion import occlusion
 
         save(occlusion(arguments.device, arguments.quick, arguments.seconds, save))
+    elif arguments.stage == "synthesis":
+        from fc7.bench.gpu_synthesis import synthesis
+
+        save(synthesis(arguments.device, arguments.quick, arguments.seconds, save))
     else:
         from fc7.bench.gpu_extraction import extraction
 

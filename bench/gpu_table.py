@@ -22,6 +22,7 @@ def table(facts: Results) -> list[str]:
         lines.append(tests_line(results["tests"]))
     lines += ["", *_kernel_lines(results.get("kernels", {}))]
     lines += ["", *_occlusion_lines(results.get("occlusion", {}))]
+    lines += ["", *_synthesis_lines(results.get("synthesis", {}))]
     lines += ["", *_extraction_lines(results.get("extraction", {}))]
     lines += [f"PROBLEM: {text}" for text in results["problems"]]
     if results["quick"]:
@@ -66,6 +67,25 @@ def _occlusion_lines(found: Results) -> list[str]:
         )
     lines += [f"not measured for lack of time: {what}" for what in found.get("shortened", [])]
     return lines
+
+
+def _synthesis_lines(found: Results) -> list[str]:
+    lines = []
+    for part in ("ascent", "style"):
+        each = found.get(part)
+        if each is None:
+            continue
+        if "red" in each:
+            lines.append(f"{part} is RED: {each['red']}"[:200])
+            continue
+        seconds = next(iter(each["seconds_an_evaluation"].values()))
+        ratios = each.get("ratios") or {"one by one": each["ratio"]}
+        faster = ", ".join(f"{ratio:.2f} to {who}" for who, ratio in ratios.items())
+        lines.append(
+            f"{part}, {each['case']}: {1000 * seconds:.3f} ms an image and step; times as fast: "
+            f"{faster} (bar {found['bars'][part]})"
+        )
+    return lines + [f"not measured for lack of time: {what}" for what in found.get("shortened", [])]
 
 
 def _extraction_lines(found: Results) -> list[str]:

@@ -7,11 +7,11 @@ torchvision installed and pyarrow, Typer, rich and pytest beside them:
     python -m fc7.bench.on_gpu OUT
     python -m fc7.bench.on_gpu --adopt OUT/on_gpu.json     # later, in a checkout: to bench/results/
 
-Five stages: what the machine is; the kernels' tests on the GPU; the kernels' benchmarks; exact
-occlusion maps of VGG16; the extraction of AlexNet and ResNet50 from JPEGs made on the spot. Every
-part runs in a process of its own, so a kernel that spoils its process costs that part alone, and
-OUT/on_gpu.json holds what has been found so far. When time grows short, less is measured, and the
-results name what is missing.
+Six stages: what the machine is; the kernels' tests on the GPU; the kernels' benchmarks; exact
+occlusion maps of VGG16; images by gradient ascent, and style transfer; the extraction of AlexNet
+and ResNet50 from JPEGs made on the spot. Every part runs in a process of its own, so a kernel that
+spoils its process costs that part alone, and OUT/on_gpu.json holds what has been found so far. When
+time grows short, less is measured, and the results name what is missing.
 
 `--device cpu --quick` tries all of it out without a GPU, on sizes that measure nothing.
 """
@@ -33,7 +33,14 @@ from fc7.bench.gpu_table import table, tests_line
 
 NO_GPU = 2
 # Where each stage must end, as a share of all the time there is; what one leaves the next may use.
-_ENDS = {"tests": 0.28, "kernels": 0.6, "occlusion": 0.75, "alexnet": 0.86, "resnet50": 0.97}
+_ENDS = {
+    "tests": 0.25,
+    "kernels": 0.54,
+    "occlusion": 0.67,
+    "synthesis": 0.78,
+    "alexnet": 0.87,
+    "resnet50": 0.97,
+}
 _TO_WIND_UP = 8  # seconds for a process to start, and to end what it is at
 Results = dict[str, Any]
 
@@ -99,7 +106,8 @@ def measure(out: Path, device: str, quick: bool, limit: float, tests: Path, comm
         ends = {stage: report.started + limit * share for stage, share in _ENDS.items()}
         _test(report, tests, out, device, ends["tests"])
         _kernels(report, runner, flags, ends["kernels"])
-        _occlude(report, runner, flags, ends["occlusion"], quick)
+        _images(report, runner, "occlusion", flags, ends["occlusion"], quick)
+        _images(report, runner, "synthesis", flags, ends["synthesis"], quick)
         _extract(report, runner, flags, Path(name) / "photographs", quick, ends)
     report.results["seconds"]["all"] = round(time.monotonic() - report.started, 1)
     report.write()
@@ -153,19 +161,22 @@ def _kernels(report: Report, runner: Runner, flags: Sequence[str], end: float) -
             report.problem(f"{name} is red: {case}: {reason}"[:500])
 
 
-def _occlude(report: Report, runner: Runner, flags: Sequence[str], end: float, quick: bool) -> None:
+def _images(
+    report: Report, runner: Runner, stage: str, flags: Sequence[str], end: float, quick: bool
+) -> None:
+    """Run the stage of occlusion maps, or of images by gradients."""
     began = time.monotonic()
     hard = max(end - began, 30.0)
     options = [*flags, "--seconds", f"{hard - 2 * _TO_WIND_UP:.0f}"]
-    found, ended = runner.stage("occlusion", options, 300 if quick else hard)
+    found, ended = runner.stage(stage, options, 300 if quick else hard)
     if ended.startswith(STOPPED):
-        found.setdefault("shortened", []).append(f"occlusion, which {ended}")
+        found.setdefault("shortened", []).append(f"{stage}, which {ended}")
     elif ended:
-        report.problem(f"occlusion {ended}")
-    for precision, each in found.get("precisions", {}).items():
-        if "red" in each:
-            report.problem(f"occlusion in {precision} is {each['red']}"[:500])
-    report.keep("occlusion", found, time.monotonic() - began)
+        report.problem(f"{stage} {ended}")
+    for part, each in found.get("precisions", found).items():
+        if isinstance(each, dict) and "red" in each:
+            report.problem(f"{stage}, {part}, is {each['red']}"[:500])
+    report.keep(stage, found, time.monotonic() - began)
 
 
 def _extract(

@@ -30,7 +30,7 @@ def style_rows(results: Results) -> list[Row]:
     for name, facts in results["cases"].items():
         what = f"style transfer, {name}, {results['side']} pixels"
         loss, quick = next(iter(facts["of_torchs_better"].values())), facts["speed"]
-        ours = quick["cpu_seconds_an_evaluation"]["together"]
+        ours = quick["seconds_an_evaluation"]["together"]
         rows += [
             (
                 f"{what}, loss after {results['evaluations']} evaluations, to torch's L-BFGS",
@@ -75,16 +75,18 @@ def stylize_rows(results: Results) -> list[Row]:
 def texture_rows(results: Results) -> list[Row]:
     """Return the rows of textures: what is left of the noise's loss, by network."""
     rows = []
-    by_network: dict[str, list[Mapping[str, Any]]] = {}
+    alike: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
     for case in results["cases"].values():
-        by_network.setdefault(case["model"], []).append(case)
-    for network, cases in by_network.items():
-        worst = max(max(case["left"], case["left_tileable"]) for case in cases)
-        seam = max(case["seam_tileable"] for case in cases)
-        side = cases[0]["side"]
+        alike.setdefault((case["model"], case["side"], case["evaluations"]), []).append(case)
+    for (network, side, evaluations), cases in alike.items():
         what = f"textures by {network}, {len(cases)} patches of {side} pixels to {2 * side}"
+        what += f", {evaluations} evaluations an octave"
+        left, tiles, seam = (
+            max(case[name] for case in cases) for name in ("left", "left_tileable", "seam_tileable")
+        )
         rows += [
-            (f"{what}, Gram loss to the noise's, the worst", f"{worst:.1e}", "1e-3 at most"),
-            (f"{what}, seam of tiles to inside, the worst", f"{seam:.2f} x", ""),
+            (f"{what}, Gram loss to the noise's, the worst", f"{left:.1e}", "1e-3 at most"),
+            (f"{what}: likewise of tiles", f"{tiles:.1e}", ""),
+            (f"{what}: seam of tiles to inside, the worst", f"{seam:.2f} x", ""),
         ]
     return rows

@@ -200,6 +200,14 @@ def pruning_rows(results: Results) -> list[Row]:
         (f"accuracy of {gone} L1", f"{means['l1']:.1%}", ""),
         (f"accuracy of {gone} chance, {mean}", f"{means['random']:.1%}", ""),
     ]
+    if few := shapes.get("few_rows"):
+        rows.append(
+            (
+                f"accuracy of {gone} the rise of inversion error over {few['rows']} rows",
+                f"{few['accuracy']['inversion']:.1%}",
+                f"{few['accuracy']['taylor']:.1%}, Taylor of the same rows",
+            )
+        )
     if "cifar10" in results:
         found = results["cifar10"]
         left = found["after"]["multiply_adds"] / found["before"]["multiply_adds"]

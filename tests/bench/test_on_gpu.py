@@ -60,6 +60,14 @@ def test_the_whole_script_on_a_cpu(
     assert occlusion["check"]["error"] < 1e-3
     taken = occlusion["seconds_a_map"]
     assert occlusion["ratio"] == pytest.approx(taken["hand"] / taken["fc7"])
+    made = results["synthesis"]
+    assert not made["shortened"]
+    seconds = made["ascent"]["seconds_an_evaluation"]
+    loop = "one by one, truncated, frozen"
+    assert made["ascent"]["ratios"][loop] == pytest.approx(seconds[loop] / seconds["fc7"])
+    assert made["ascent"]["errors"][loop] < 1e-3
+    seconds = made["style"]["seconds_an_evaluation"]
+    assert made["style"]["ratio"] == pytest.approx(seconds["one by one"] / seconds["together"])
     extraction = results["extraction"]
     assert extraction["photographs"]["count"] == 16
     for model in ("alexnet", "resnet50"):
@@ -77,6 +85,8 @@ def test_the_whole_script_on_a_cpu(
     printed = capsys.readouterr().out
     assert "gram 64 x 224" in printed
     assert "ms a map by windows" in printed
+    assert "ascent, alexnet conv5, 2 steps" in printed
+    assert "style, vgg19, 2 pictures" in printed
     assert "resnet50 fp32" in printed
     assert printed.rstrip().endswith("no number means anything")
 
