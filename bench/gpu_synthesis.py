@@ -80,10 +80,11 @@ def _ascent(device: str, quick: bool, clock: Callable[[], float]) -> dict[str, A
 def _style(device: str, quick: bool, clock: Callable[[], float]) -> dict[str, Any]:
     side, evaluations = (48, 2) if quick else (_SIDE, _EVALUATIONS)
     together = 2 if quick else TOGETHER
-    network = load_model("vgg19", weights="random", seed=0, device=device)
+    name = "tiny-shapes" if quick else "vgg19"
+    network = load_model(name, weights="random", seed=0, device=device)
     style, *contents = pictures(None, side, 1 + together)
     found = speed(network, torch.cat(contents), style, evaluations, 1 if quick else _ROUNDS, clock)
-    case = f"vgg19, {together} pictures of {side} pixels, {evaluations} evaluations"
+    case = f"{name}, {together} pictures of {side} pixels, {evaluations} evaluations"
     if not found["losses_apart"] < _ALLOWED:
         return {"case": case, "red": f"together and alone differ by {found['losses_apart']:.1e}"}
     # One by one over together, as bars of GPUs are written.

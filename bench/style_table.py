@@ -81,12 +81,13 @@ def texture_rows(results: Results) -> list[Row]:
     for (network, side, evaluations), cases in alike.items():
         what = f"textures by {network}, {len(cases)} patches of {side} pixels to {2 * side}"
         what += f", {evaluations} evaluations an octave"
-        left, tiles, seam = (
-            max(case[name] for case in cases) for name in ("left", "left_tileable", "seam_tileable")
-        )
-        rows += [
-            (f"{what}, Gram loss to the noise's, the worst", f"{left:.1e}", "1e-3 at most"),
-            (f"{what}: likewise of tiles", f"{tiles:.1e}", ""),
-            (f"{what}: seam of tiles to inside, the worst", f"{seam:.2f} x", ""),
-        ]
+        left = max(case["left"] for case in cases)
+        rows.append((f"{what}, Gram loss to the noise's, the worst", f"{left:.1e}", "1e-3 at most"))
+        if tiles := [case for case in cases if "left_tileable" in case]:
+            left = max(case["left_tileable"] for case in tiles)
+            seam = max(case["seam_tileable"] for case in tiles)
+            rows += [
+                (f"{what}: likewise of tiles", f"{left:.1e}", ""),
+                (f"{what}: seam of tiles to inside, the worst", f"{seam:.2f} x", ""),
+            ]
     return rows

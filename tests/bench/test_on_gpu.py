@@ -86,7 +86,7 @@ def test_the_whole_script_on_a_cpu(
     assert "gram 64 x 224" in printed
     assert "ms a map by windows" in printed
     assert "ascent, alexnet conv5, 2 steps" in printed
-    assert "style, vgg19, 2 pictures" in printed
+    assert "style, tiny-shapes, 2 pictures" in printed
     assert "resnet50 fp32" in printed
     assert printed.rstrip().endswith("no number means anything")
 

@@ -57,7 +57,7 @@ def test_extraction_and_the_gpu_script_run(tmp_path: Path) -> None:
 from pathlib import Path
 import numpy as np
 import fc7
-from fc7.bench import gpu_extraction, gpu_stages, kernels, on_gpu
+from fc7.bench import gpu_extraction, gpu_occlusion, gpu_stages, gpu_synthesis, kernels, on_gpu
 from fc7.bench.synthetic_jpegs import make_photographs
 
 folder = Path({str(tmp_path)!r})
