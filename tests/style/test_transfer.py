@@ -248,10 +248,10 @@ def test_pooling_is_of_the_networks_maxima(network: Network) -> None:
 
 def test_tiles_change_nothing(network: Network) -> None:
     """Beside rounding, and only the first evaluation: a descent enlarges what rounding leaves."""
-    x, style, options = images(2, 32, (60, 52)), images(1, 33)[0], StyleOptions(tile=40)
+    x, style, options = images(2, 32, (60, 52)), images(1, 33)[0], StyleOptions(tile=48)
     whole, tiled = (
         style_images(network, x, [style], StyleOptions(evaluations=1, tile=tile))
-        for tile in (None, 40)
+        for tile in (None, 48)
     )
     torch.testing.assert_close(tiled.totals, whole.totals, rtol=1e-5, atol=0)
     assert Transfer(network, options).judge.tiles((60, 52)) > 1
