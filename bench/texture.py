@@ -12,8 +12,8 @@ The bar is of the ratio of what does not tile, its histogram unmatched. A patter
 near its patch before it begins, having its colours, and comes down slowly. A tile ends higher,
 however long it takes: what a patch's mirrored border adds to its Gram matrices has no counterpart
 on a torus. For the same reason a patch that is small beside the deepest layer's receptive field
-leaves more: dots of 48 pixels end at 2.9e-3 by VGG19 after 900 evaluations an octave, where those of
-96 pixels are at 3.1e-4 after 150.
+leaves more: by VGG19, dots of 48 pixels end at 2.9e-3 after 900 evaluations an octave, where those
+of 96 pixels are at 3.1e-4 after 150.
 """
 
 import argparse
