@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fc7.bench.occlusion_contestants import Box, drops_by_hand, exact_drops
+from fc7.bench.timing import wall_clock
 from fc7.engine.attribution.occlusion import Occlusion
 from fc7.engine.attribution.occlusion.grid import places
 from fc7.engine.models import Network, load_model
@@ -65,10 +66,7 @@ def occlusion(device: str, quick: bool, seconds: float, save: Save) -> dict[str,
 def _measure(
     model: str, images: int, stride: int, precision: str, device: str, quick: bool
 ) -> dict[str, Any]:
-    allowed = "tf32" if precision == "tf32" else "ieee"
-    backends: Any = torch.backends  # torch's stubs lack these
-    for each in (backends.cudnn.conv, backends.cuda.matmul):
-        each.fp32_precision = allowed
+    use_fp32("tf32" if precision == "tf32" else "ieee")
     kind: Any = "bf16" if precision == "bf16" else "fp32"
     network = load_model(model, "random", seed=0, device=device, precision=kind).folded([])
     generator = torch.Generator().manual_seed(0)
@@ -129,12 +127,14 @@ def _check(
     }
 
 
+def use_fp32(allowed: str) -> None:
+    """Let products of fp32 be "ieee", or "tf32"."""
+    backends: Any = torch.backends  # torch's stubs lack these
+    for each in (backends.cudnn.conv, backends.cuda.matmul):
+        each.fp32_precision = allowed
+
+
 def _seconds(call: Callable[[], Any], device: str) -> float:
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = wall_clock(device)
     call()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return wall_clock(device) - start

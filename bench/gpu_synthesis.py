@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 
+from fc7.bench.gpu_occlusion import use_fp32
 from fc7.bench.style import TOGETHER, pictures, speed
 from fc7.bench.synthesis_contestants import WHO, Bench
+from fc7.bench.timing import wall_clock
 from fc7.engine.models import load_model
 
 BARS = {"ascent": 4.0, "style": 2.0}
@@ -37,10 +39,8 @@ def synthesis(device: str, quick: bool, seconds: float, save: Save) -> dict[str,
         save: called with the results so far.
     """
     end = time.monotonic() + seconds
-    backends: Any = torch.backends  # torch's stubs lack these
-    for each in (backends.cudnn.conv, backends.cuda.matmul):
-        each.fp32_precision = "ieee"
-    clock = functools.partial(_clock, torch.device(device))
+    use_fp32("ieee")
+    clock = functools.partial(wall_clock, device)
     found: dict[str, Any] = {"bars": BARS, "shortened": []}
     for name, measure in (("ascent", _ascent), ("style", _style)):
         if time.monotonic() > end - seconds / 3:
@@ -89,9 +89,3 @@ def _style(device: str, quick: bool, clock: Callable[[], float]) -> dict[str, An
         return {"case": case, "red": f"together and alone differ by {found['losses_apart']:.1e}"}
     # One by one over together, as bars of GPUs are written.
     return {"case": case, **found, "ratio": 1 / found["ratio"]}
-
-
-def _clock(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -70,7 +70,11 @@ class Rows(Source):
 
 
 def by_criterion(
-    network: Network, seeds: Sequence[int], ranked_by: int, tested_on: str
+    network: Network,
+    seeds: Sequence[int],
+    ranked_by: int,
+    tested_on: str,
+    criteria: Sequence[str] = CRITERIA,
 ) -> dict[str, list[float]]:
     """Return the accuracy without a fifth of the channels, by criterion, for each seed.
 
@@ -79,35 +83,21 @@ def by_criterion(
         seeds: of the rows that channels are ranked by, and of chance.
         ranked_by: how many rows.
         tested_on: shapes:N:SEED.
+        criteria: to rank by.
     """
     images, labels = _examples(open_source(tested_on))
-    found: dict[str, list[float]] = {name: [] for name in ("whole", *CRITERIA)}
-    for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            run = importance(f"shapes:{ranked_by}:{100 + seed}", network, Path(folder) / "run")
-            ranked = read_importance(run, network, seed)
-        for name in CRITERIA:
-            units, _ = choose(network, ranked, PruneOptions(FRACTION, criterion=name, seed=seed))
-            found[name].append(_accuracy(network, shrunk(network.model, units), images, labels))
-        found["whole"].append(_accuracy(network, network.model, images, labels))
-    return found
-
-
-def by_few_rows(
-    network: Network, seeds: Sequence[int], ranked_by: int, tested_on: str
-) -> dict[str, list[float]]:
-    """Return likewise the accuracy by the rise of inversion error, and by Taylor, of few rows."""
-    images, labels = _examples(open_source(tested_on))
-    found: dict[str, list[float]] = {name: [] for name in BY_FEW}
+    found: dict[str, list[float]] = {name: [] for name in ("whole", *criteria)}
     for seed in seeds:
         source = f"shapes:{ranked_by}:{100 + seed}"
         with tempfile.TemporaryDirectory() as folder:
             run = importance(source, network, Path(folder) / "run")
-            inversion_importance(source, network, run.folder)
+            if "inversion" in criteria:
+                inversion_importance(source, network, run.folder)
             ranked = read_importance(run, network, seed)
-        for name in BY_FEW:
-            units, _ = choose(network, ranked, PruneOptions(FRACTION, criterion=name))
+        for name in criteria:
+            units, _ = choose(network, ranked, PruneOptions(FRACTION, criterion=name, seed=seed))
             found[name].append(_accuracy(network, shrunk(network.model, units), images, labels))
+        found["whole"].append(_accuracy(network, network.model, images, labels))
     return found
 
 
@@ -164,7 +154,7 @@ def main() -> int:
     network = load_model("tiny-shapes", device="cpu")
     each = by_criterion(network, SEEDS, RANKED_BY, TESTED_ON)
     means = _means(each)
-    few = by_few_rows(network, FEW_SEEDS, FEW, TESTED_ON)
+    few = by_criterion(network, FEW_SEEDS, FEW, TESTED_ON, BY_FEW)
     results: dict[str, Any] = {
         "shapes": {
             "fraction": FRACTION,

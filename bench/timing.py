@@ -180,6 +180,13 @@ class GpuSampler:
         return float(start.elapsed_time(end)) / 1000
 
 
+def wall_clock(device: torch.device | str) -> float:
+    """Return the wall clock's seconds when a device has done all that it was asked for."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
     """Return two events of a GPU that keep the time."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in "ab")  # type: ignore[no-untyped-call]
